@@ -1,0 +1,1 @@
+"""Augury: event-driven distributed batch inference."""

@@ -1,0 +1,1 @@
+"""Events: the CloudEvents envelope, the catalog of what Augury emits, the normalisers."""

@@ -1,0 +1,189 @@
+"""The event: an immutable fact in CloudEvents 1.0 form.
+
+Format: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md and its JSON format.
+An event travels and is stored as the exact JSON bytes of its structured form; `Event` is the
+validated view that sources and the API build and read. Validation collects every fault.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from augury import clock, ids
+from augury.errors import Fault, InvalidError
+
+SPEC_VERSION = "1.0"
+DEFAULT_MAX_BYTES = 262_144
+
+_ATTRIBUTES = (
+    "source", "id", "type", "subject", "time", "datacontenttype", "dataschema",
+)  # fmt: skip
+_REQUIRED = ("source", "id", "type")
+_EXTENSION_NAME = re.compile(r"[a-z0-9]{1,64}\Z")  # the spec asks for letters, digits; <= 20 is advice
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One CloudEvent.
+
+    Attributes:
+        source: who says it, a URI reference; with `id` unique for every distinct event.
+        id: unique within `source`; a second event with the same pair is a duplicate.
+        type: what happened, in the past tense, for example `augury.object.created`.
+        data: any JSON value; None if the event carries none.
+        time: when it happened, aware; None if the producer does not say.
+        extensions: further attributes (strings, integers, booleans).
+    """
+
+    source: str
+    id: str
+    type: str
+    data: Any = None
+    subject: str | None = None
+    time: datetime | None = None
+    datacontenttype: str | None = "application/json"
+    dataschema: str | None = None
+    extensions: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The structured form; attributes that are not set are left out."""
+        document: dict[str, Any] = {"specversion": SPEC_VERSION}
+        for name in _ATTRIBUTES:
+            value = getattr(self, name)
+            if value is not None:
+                document[name] = clock.iso(value) if isinstance(value, datetime) else value
+        document.update(self.extensions)
+        if self.data is not None:
+            document["data"] = self.data
+        return document
+
+    def to_json(self) -> bytes:
+        """The structured form as JSON."""
+        return msgspec.json.encode(self.to_mapping())
+
+
+def new_event(
+    event_type: str,
+    data: Any = None,
+    *,
+    source: str,
+    subject: str | None = None,
+    event_id: str | None = None,
+    time: datetime | None = None,
+) -> Event:
+    """An event of ours or of a Python caller; id and time are made if not given."""
+    return Event(
+        source=source,
+        id=event_id or ids.new_id("evt"),
+        type=event_type,
+        data=data,
+        subject=subject,
+        time=time or clock.utc_now(),
+    )
+
+
+def parse_event(raw: bytes | str | Mapping[str, Any], *, max_bytes: int = DEFAULT_MAX_BYTES) -> Event:
+    """Validates a structured CloudEvent.
+
+    Args:
+        raw: JSON text or an already decoded object.
+        max_bytes: upper bound (inclusive) of the JSON text's size.
+
+    Raises:
+        InvalidError: with every fault found.
+    """
+    document = _decode(raw, max_bytes)
+    faults = [*_required_faults(document), *_optional_faults(document), *_extension_faults(document)]
+    if faults:
+        raise InvalidError("not a valid CloudEvent", faults=faults)
+    time = document.get("time")
+    return Event(
+        source=document["source"],
+        id=document["id"],
+        type=document["type"],
+        data=document.get("data", document.get("data_base64")),
+        subject=document.get("subject"),
+        time=clock.parse(time) if time else None,
+        datacontenttype=document.get("datacontenttype"),
+        dataschema=document.get("dataschema"),
+        extensions={name: document[name] for name in _extension_names(document)},
+    )
+
+
+def _decode(raw: bytes | str | Mapping[str, Any], max_bytes: int) -> Mapping[str, Any]:
+    if isinstance(raw, Mapping):
+        document: Any = raw
+        size_bytes = len(msgspec.json.encode(raw))
+    else:
+        size_bytes = len(raw.encode() if isinstance(raw, str) else raw)
+        document = None
+    if size_bytes > max_bytes:
+        raise InvalidError(
+            f"event too large: at most {max_bytes} bytes are accepted, found {size_bytes}; "
+            "put the payload into object storage and send its URI",
+            size_bytes=size_bytes,
+        )
+    if document is None:
+        try:
+            document = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidError(f"not JSON: {error}") from error
+    if not isinstance(document, Mapping):
+        raise InvalidError(f"expected a JSON object, found {type(document).__name__}")
+    return document
+
+
+def _required_faults(document: Mapping[str, Any]) -> list[Fault]:
+    faults = []
+    if document.get("specversion") != SPEC_VERSION:
+        faults.append(_fault("specversion", f"expected '{SPEC_VERSION}'", document))
+    for name in _REQUIRED:
+        value = document.get(name)
+        if not isinstance(value, str) or not value or _CONTROL.search(value):
+            faults.append(_fault(name, "expected a non-empty string", document))
+    return faults
+
+
+def _optional_faults(document: Mapping[str, Any]) -> list[Fault]:
+    faults = []
+    for name in ("subject", "datacontenttype", "dataschema"):
+        value = document.get(name)
+        if value is not None and (not isinstance(value, str) or not value):
+            faults.append(_fault(name, "expected a non-empty string or nothing", document))
+    time = document.get("time")
+    if time is not None:
+        try:
+            clock.parse(time)
+        except (TypeError, ValueError):
+            faults.append(_fault("time", "expected an RFC 3339 timestamp with zone", document))
+    if "data" in document and "data_base64" in document:
+        faults.append(Fault(path="data_base64", message="expected either data or data_base64"))
+    return faults
+
+
+def _extension_names(document: Mapping[str, Any]) -> list[str]:
+    known = {"specversion", "data", "data_base64", *_ATTRIBUTES}
+    return [name for name in document if name not in known]
+
+
+def _extension_faults(document: Mapping[str, Any]) -> list[Fault]:
+    faults = []
+    for name in _extension_names(document):
+        value = document[name]
+        if not _EXTENSION_NAME.match(name):
+            faults.append(Fault(path=name, message="expected only a-z and 0-9 in an attribute's name"))
+        if not isinstance(value, str | int | bool) and value is not None:
+            faults.append(_fault(name, "expected a string, integer or boolean", document))
+    return faults
+
+
+def _fault(name: str, expected: str, document: Mapping[str, Any]) -> Fault:
+    found = repr(document[name])[:80] if name in document else "nothing"
+    return Fault(path=name, message=f"{expected}, found {found}")

@@ -1,0 +1,122 @@
+"""What a job says, and what a run overrides.
+
+Pydantic checks a spec at the edge (apply, API); inside, the validated model is passed around. The
+field names are the same in YAML, API, CLI and the stored JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*\Z", re.IGNORECASE)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def parse_size(value: Any) -> Any:
+    """Turns `"2 GiB"` or `"500 MB"` into bytes; passes integers through."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.match(value)
+    if match is None:
+        raise ValueError(f"expected a size such as '2 GiB' or '500 MB', found {value!r}")
+    unit = (match[2] or "").upper()
+    return int(float(match[1]) * {**_UNITS, **_BINARY_UNITS}[unit])
+
+
+SizeBytes = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
+
+
+class Mode(StrEnum):
+    """How an inference run is carried out."""
+
+    AUTO = "auto"  #: chosen by size when the run is planned
+    MINI_BATCH = "mini_batch"  #: plan, score and commit in one task on a warm worker
+    BATCH = "batch"  #: all shards on one host, one copy of the model
+    DISTRIBUTED = "distributed"  #: shards go anywhere
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Shape(_Spec):
+    """Compute size of one worker's share of a run."""
+
+    cpus: int = Field(default=1, ge=1, le=1024, description="Threads that may compute at once.")
+    memory: SizeBytes = Field(default=2 * 2**30, description="Bytes; '2 GiB' is understood.")
+
+
+class Input(_Spec):
+    """One input: an object, or every object below a prefix.
+
+    Attributes:
+        uri: `file:///...`, `s3://bucket/key` or a prefix of keys ending in `/`.
+        tag: content tag that the object must have (see `storage.objects`); None: as found when
+            the run is planned.
+    """
+
+    uri: str = Field(min_length=1)
+    tag: str | None = None
+
+
+class PredictionColumns(_Spec):
+    """Names of the output's prediction columns."""
+
+    prediction: str = "prediction"
+    probability: str = "probability"
+    probabilities: str = "probabilities"
+
+
+class RunOverrides(_Spec):
+    """What one run may change of its job's spec; None leaves the job's value."""
+
+    model: str | None = None
+    input: tuple[Input, ...] | None = None
+    output: str | None = None
+    mode: Mode | None = None
+    columns: tuple[str, ...] | None = None
+    max_concurrency: int | None = Field(default=None, ge=1)
+    maximum_runtime_s: float | None = Field(default=None, gt=0)
+    environment: dict[str, str] | None = None
+    display_name: str | None = Field(default=None, max_length=255)
+
+
+class JobSpec(_Spec):
+    """A job of kind `inference`: everything a run needs but the event that causes it.
+
+    Attributes:
+        model: `name@alias`, `name@3` or `name` (the newest version).
+        input: what to score when neither the run nor the event says; may be empty.
+        output: URI prefix; a run writes below `{output}/{run_id}/`.
+        columns: input columns carried into the output, in this order.
+        max_concurrency: most shards of one run in the hands of workers at once.
+        maximum_runtime_s: seconds from the first worker's start to forced failure.
+        target_shard_bytes: compressed bytes a shard should hold, about.
+        target_shard_rows: rows a shard holds at most, unless one row group has more.
+    """
+
+    kind: Literal["inference"] = "inference"
+    model: str = Field(min_length=1)
+    input: tuple[Input, ...] = ()
+    output: str = Field(min_length=1)
+    mode: Mode = Mode.AUTO
+    columns: tuple[str, ...] = ()
+    prediction_columns: PredictionColumns = PredictionColumns()
+    shape: Shape = Shape()
+    max_concurrency: int = Field(default=16, ge=1)
+    maximum_runtime_s: float = Field(default=86_400.0, gt=0)
+    max_attempts: int = Field(default=4, ge=1, le=100)
+    target_shard_bytes: SizeBytes = 64 * 2**20
+    target_shard_rows: int = Field(default=1_000_000, ge=1)
+    environment: dict[str, str] = Field(default_factory=dict)
+
+    def overridden(self, overrides: RunOverrides) -> JobSpec:
+        """This spec with the run's values on top; environments are merged key by key."""
+        changed = overrides.model_dump(exclude_none=True, exclude={"display_name", "environment"})
+        environment = {**self.environment, **(overrides.environment or {})}
+        return JobSpec.model_validate({**self.model_dump(), **changed, "environment": environment})

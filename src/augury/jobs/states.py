@@ -1,0 +1,82 @@
+"""The states of a run and of its work, as data.
+
+A run's states are OCI Data Science's. A transition happens by a conditional UPDATE that names the
+states it may leave, so of two racing transitions one wins and the other learns that it lost.
+
+    ACCEPTED ──> IN_PROGRESS ──> SUCCEEDED
+       │  │           │  ├─────> FAILED
+       │  └──> FAILED │  └─────> NEEDS_ATTENTION ──> IN_PROGRESS | FAILED
+       └──> CANCELING <──┘              └──> CANCELING
+                 └──> CANCELED                       (any terminal state ──> DELETED)
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """Where a run is in its life."""
+
+    ACCEPTED = "ACCEPTED"  #: stored; will run, come what may
+    IN_PROGRESS = "IN_PROGRESS"  #: a worker has begun
+    SUCCEEDED = "SUCCEEDED"  #: the manifest is in place
+    FAILED = "FAILED"  #: `reason` and `lifecycle_details` say why
+    CANCELING = "CANCELING"  #: asked to stop; workers are letting go
+    CANCELED = "CANCELED"  #: stopped; nothing was committed
+    NEEDS_ATTENTION = "NEEDS_ATTENTION"  #: waits for a person
+    DELETED = "DELETED"  #: removed by a user
+
+
+TRANSITIONS: dict[RunState, frozenset[RunState]] = {
+    RunState.ACCEPTED: frozenset(
+        {RunState.IN_PROGRESS, RunState.FAILED, RunState.CANCELING, RunState.NEEDS_ATTENTION}
+    ),
+    RunState.IN_PROGRESS: frozenset(
+        {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELING, RunState.NEEDS_ATTENTION}
+    ),
+    RunState.NEEDS_ATTENTION: frozenset(
+        {RunState.IN_PROGRESS, RunState.FAILED, RunState.CANCELING}
+    ),
+    RunState.CANCELING: frozenset({RunState.CANCELED}),
+    RunState.SUCCEEDED: frozenset({RunState.DELETED}),
+    RunState.FAILED: frozenset({RunState.DELETED}),
+    RunState.CANCELED: frozenset({RunState.DELETED}),
+    RunState.DELETED: frozenset(),
+}
+
+TERMINAL = frozenset(
+    {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED, RunState.DELETED}
+)
+# CANCELING is absent: cancelling twice is answered with the first request's state
+CANCELABLE = frozenset({RunState.ACCEPTED, RunState.IN_PROGRESS, RunState.NEEDS_ATTENTION})
+
+
+class WorkState(StrEnum):
+    """Where one item of work is."""
+
+    WAITING = "WAITING"  #: behind the run's window (`max_concurrency`)
+    READY = "READY"  #: may be claimed
+    LEASED = "LEASED"  #: a worker holds it under a fencing token
+    DONE = "DONE"  #: its result is recorded
+    FAILED = "FAILED"  #: given up; `error` says why
+    CANCELED = "CANCELED"  #: its run ended before it was done
+
+
+class OutcomeState(StrEnum):
+    """What became of one (event, rule, action, epoch)."""
+
+    PENDING = "PENDING"  #: open: a member of a group that is not closed
+    QUEUED = "QUEUED"  #: open: waits for capacity
+    RETRYING = "RETRYING"  #: open: a transient failure is tried again
+    STARTED = "STARTED"  #: a run was accepted
+    JOINED = "JOINED"  #: became part of a run that another event started
+    DELIVERED = "DELIVERED"  #: an external effect was confirmed
+    SUPPRESSED = "SUPPRESSED"  #: known already; `reason` says how (duplicate, same object)
+    DROPPED = "DROPPED"  #: by the rule's own policy
+    SHADOW = "SHADOW"  #: would have acted
+    DEAD = "DEAD"  #: failed for good; in the dead letters
+    DISCARDED = "DISCARDED"  #: a person threw the dead letter away
+
+
+OPEN_OUTCOMES = frozenset({OutcomeState.PENDING, OutcomeState.QUEUED, OutcomeState.RETRYING})

@@ -1,0 +1,1 @@
+"""Declarative resources (jobs, rules, schedules, sources): one store, versions, CRUD events."""

@@ -1,0 +1,345 @@
+"""The tables, in the order of an event's life.
+
+Names are the nouns of the product (`runs`, `rules`, `outcomes`). What must never happen twice is a
+unique constraint here, not a check in code; what must be found fast has its index here.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from augury.storage.database import UtcDateTime
+
+metadata = sa.MetaData(
+    naming_convention={"uq": "uq_%(table_name)s_%(column_0_N_name)s", "ix": "ix_%(column_0_N_label)s"}
+)
+
+_Position = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Json = sa.JSON()
+_Id = sa.String(64)
+_Name = sa.String(255)
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+def _at(name: str, *, nullable: bool = False) -> sa.Column[object]:
+    return sa.Column(name, UtcDateTime, nullable=nullable)
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("key", _Name, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+# --- resources: what users apply -----------------------------------------------------------------
+
+
+def _resource_tables(plural: str, singular: str) -> tuple[sa.Table, sa.Table]:
+    """A resource's current state, and every version of it that ever was."""
+    current = sa.Table(
+        plural,
+        metadata,
+        sa.Column("id", _Id, primary_key=True),
+        sa.Column("name", _Name, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("spec", _Json, nullable=False),
+        sa.Column("enabled", sa.Boolean, nullable=False),
+        _at("created_at"),
+        _at("updated_at"),
+        _at("deleted_at", nullable=True),
+        # a deleted resource keeps its row (history names it) and frees its name
+        sa.Index(
+            f"uq_{plural}_live_name",
+            "name",
+            unique=True,
+            sqlite_where=sa.text("deleted_at IS NULL"),
+            postgresql_where=sa.text("deleted_at IS NULL"),
+        ),
+    )
+    versions = sa.Table(
+        f"{singular}_versions",
+        metadata,
+        sa.Column("id", _Id, primary_key=True),
+        sa.Column("version", sa.Integer, primary_key=True),
+        sa.Column("spec", _Json, nullable=False),
+        sa.Column("enabled", sa.Boolean, nullable=False),
+        _at("created_at"),
+    )
+    return current, versions
+
+
+rules, rule_versions = _resource_tables("rules", "rule")
+jobs, job_versions = _resource_tables("jobs", "job")
+schedules, schedule_versions = _resource_tables("schedules", "schedule")
+sources, source_versions = _resource_tables("sources", "source")
+
+rulesets = sa.Table(
+    "rulesets",  # one row per change of the set of enabled rules; the newest is the active one
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    _at("created_at"),
+)
+ruleset_members = sa.Table(
+    "ruleset_members",  # rule version R belongs to rulesets from_ruleset <= V < until_ruleset
+    metadata,
+    sa.Column("rule_id", _Id, primary_key=True),
+    sa.Column("rule_version", sa.Integer, primary_key=True),
+    sa.Column("from_ruleset", sa.Integer, primary_key=True),
+    sa.Column("until_ruleset", sa.Integer, nullable=True),
+    sa.Index(None, "until_ruleset"),
+)
+
+# --- sources -------------------------------------------------------------------------------------
+
+ticks = sa.Table(
+    "ticks",  # unique by nominal instant: two schedulers or a restart neither double nor lose one
+    metadata,
+    sa.Column("schedule_id", _Id, primary_key=True),
+    sa.Column("nominal_at", UtcDateTime, primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False),  # FIRED | MISSED
+    sa.Column("missed_count", sa.Integer, nullable=False, server_default="0"),
+    _at("recorded_at"),
+)
+source_objects = sa.Table(
+    "source_objects",  # what a watcher has seen, so that a listing announces only what is new
+    metadata,
+    sa.Column("source_id", _Id, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("identity", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # PENDING (incomplete) | ANNOUNCED
+    _at("seen_at"),
+)
+
+# --- the bus and the ledger ----------------------------------------------------------------------
+
+outbox = sa.Table(
+    "outbox",  # events of ours that the ledger does not hold yet
+    metadata,
+    sa.Column("id", _Position, primary_key=True, autoincrement=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    _at("created_at"),
+    _at("sent_at", nullable=True),
+    sa.Column("incarnation", _Id, nullable=True),
+    sa.UniqueConstraint("source", "event_id"),
+    sa.Index(None, "sent_at"),
+)
+events = sa.Table(
+    "events",  # one row per accepted event: an entry of the stream that was routed
+    metadata,
+    sa.Column("position", _Position, primary_key=True, autoincrement=True),
+    sa.Column("incarnation", _Id, nullable=False),
+    sa.Column("entry_id", sa.String(48), nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("content_digest", sa.String(64), nullable=False),
+    sa.Column("ruleset_version", sa.Integer, nullable=False),
+    sa.Column("matched", _Json, nullable=False),  # sorted list of rule ids
+    sa.Column("duplicate_of", sa.BigInteger, nullable=True),
+    _at("accepted_at"),
+    sa.UniqueConstraint("incarnation", "entry_id"),
+    sa.Index(None, "type", "position"),
+    sa.Index(None, "source", "event_id"),
+)
+event_keys = sa.Table(
+    "event_keys",  # (source, id) of every event; outlives the event by the stated window
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("event_id", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("content_digest", sa.String(64), nullable=False),
+    _at("seen_at"),
+)
+outcomes = sa.Table(
+    "outcomes",  # exactly one per (event, rule, action, epoch) of the matched set
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("rule_id", _Id, nullable=False),
+    sa.Column("rule_version", sa.Integer, nullable=False),
+    sa.Column("action", _Name, nullable=False),
+    sa.Column("epoch", _Name, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=True),
+    sa.Column("occurrence", sa.Text, nullable=True),
+    sa.Column("run_id", _Id, nullable=True),
+    _at("created_at"),
+    _at("updated_at"),
+    sa.UniqueConstraint("position", "rule_id", "action", "epoch"),
+    sa.Index(None, "run_id"),
+    sa.Index(None, "rule_id", "state"),
+)
+object_claims = sa.Table(
+    "object_claims",  # an object enters at most one run or group per rule, action and epoch
+    metadata,
+    sa.Column("rule_id", _Id, primary_key=True),
+    sa.Column("action", _Name, primary_key=True),
+    sa.Column("epoch", _Name, primary_key=True),
+    sa.Column("object_identity", sa.Text, primary_key=True),
+    sa.Column("outcome_id", _Id, nullable=False),
+)
+dead_letters = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("incarnation", _Id, nullable=False),
+    sa.Column("entry_id", sa.String(48), nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),  # OPEN | REDRIVEN | DISCARDED
+    _at("created_at"),
+    sa.UniqueConstraint("incarnation", "entry_id"),
+)
+bus_incidents = sa.Table(
+    "bus_incidents",  # LOST (another incarnation appeared) | TRIMMED (entries gone before routing)
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("detail", _Json, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),  # the ledger's last position at that time
+    _at("created_at"),
+    _at("acknowledged_at", nullable=True),
+)
+
+# --- models --------------------------------------------------------------------------------------
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("name", _Name, nullable=False, unique=True),
+    _at("created_at"),
+)
+model_versions = sa.Table(
+    "model_versions",
+    metadata,
+    sa.Column("model_id", _Id, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("flavor", sa.String(32), nullable=False),
+    sa.Column("signature", _Json, nullable=False),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("trusted", sa.Boolean, nullable=False),
+    sa.Column("description", sa.Text, nullable=True),
+    _at("created_at"),
+    sa.UniqueConstraint("model_id", "digest"),
+)
+model_aliases = sa.Table(
+    "model_aliases",
+    metadata,
+    sa.Column("model_id", _Id, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("alias", _Name, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    _at("updated_at"),
+)
+
+# --- runs and their work -------------------------------------------------------------------------
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("run_key", sa.String(80), nullable=False, unique=True),
+    sa.Column("name", _Name, nullable=False),
+    sa.Column("job_id", _Id, nullable=False),
+    sa.Column("job_name", _Name, nullable=False),
+    sa.Column("job_version", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),  # inference | script
+    sa.Column("spec", _Json, nullable=False),  # the job's spec with the run's overrides on top
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("lifecycle_details", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=True),  # error code of a failed or cancelled run
+    sa.Column("mode", sa.String(16), nullable=True),  # null until planned when the job says auto
+    sa.Column("position", sa.BigInteger, nullable=True),  # the event that led here
+    sa.Column("outcome_id", _Id, nullable=True),
+    _at("time_accepted"),
+    _at("time_started", nullable=True),
+    _at("time_finished", nullable=True),
+    _at("time_committed", nullable=True),
+    sa.Column("host", _Name, nullable=True),  # mode batch: the one worker that holds the run
+    sa.Column("plan", sa.Text, nullable=True),  # the pins, as canonical JSON; shards are in work
+    sa.Column("output_uri", sa.Text, nullable=True),
+    sa.Column("manifest", sa.Text, nullable=True),  # set once, by the commit's transaction
+    sa.Column("manifest_digest", sa.String(64), nullable=True),
+    _count("rows_in"),
+    _count("rows_predicted"),
+    _count("rows_rejected"),
+    _count("rows_filtered"),
+    _count("rows_done"),
+    _count("shards_total"),
+    _count("shards_done"),
+    sa.Column("progress_announced", sa.Integer, nullable=False, server_default="0"),  # percent
+    sa.Index(None, "state", "time_accepted"),
+    sa.Index(None, "job_id", "time_accepted"),
+    sa.Index(None, "time_accepted"),
+)
+work = sa.Table(
+    "work",  # what has to run: the database knows, the broker only wakes
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("run_id", _Id, sa.ForeignKey("runs.id"), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),  # plan | shard
+    sa.Column("seq", sa.Integer, nullable=False),
+    sa.Column("queue", sa.String(32), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("spec", _Json, nullable=True),
+    sa.Column("result", _Json, nullable=True),
+    sa.Column("error", sa.Text, nullable=True),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("token", sa.BigInteger, nullable=False, server_default="0"),  # fencing, +1 a claim
+    sa.Column("worker_id", _Id, nullable=True),
+    _at("ready_at", nullable=True),
+    _at("leased_at", nullable=True),
+    _at("done_at", nullable=True),
+    sa.UniqueConstraint("run_id", "kind", "seq"),
+    sa.Index(None, "run_id", "state", "seq"),
+    sa.Index(
+        "ix_work_ready",
+        "queue",
+        "ready_at",
+        sqlite_where=sa.text("state = 'READY'"),
+        postgresql_where=sa.text("state = 'READY'"),
+    ),
+    sa.Index(
+        "ix_work_leased",
+        "worker_id",
+        sqlite_where=sa.text("state = 'LEASED'"),
+        postgresql_where=sa.text("state = 'LEASED'"),
+    ),
+)
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("host", _Name, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("queues", _Json, nullable=False),
+    sa.Column("cpus", sa.Integer, nullable=False),
+    _count("heartbeat"),
+    _at("started_at"),
+    _at("stopped_at", nullable=True),
+)
+run_logs = sa.Table(
+    "run_logs",  # what Augury did to a run, line by line
+    metadata,
+    sa.Column("id", _Position, primary_key=True, autoincrement=True),
+    sa.Column("run_id", _Id, nullable=False),
+    _at("at"),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Index(None, "run_id", "id"),
+)
