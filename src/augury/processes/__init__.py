@@ -1,0 +1,1 @@
+"""What runs as a process of its own: the roles, the embedded Valkey, and their supervisor."""
