@@ -1,1 +1,28 @@
-"""Augury: event-driven distributed batch inference."""
+"""Augury: event-driven distributed batch inference.
+
+>>> import augury
+>>> augury.publish("shop.order.placed", {"amount": 12})     # doctest: +SKIP
+'evt_01JD3Z9K8M2V5QWERTYABCDEFG'
+
+Importing this package imports nothing heavy; what is named here is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from augury.engine import Engine as Engine
+    from augury.engine import open_engine as open_engine
+    from augury.engine import publish as publish
+
+__version__ = "0.1.0"
+__all__ = ["Engine", "__version__", "open_engine", "publish"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"Engine", "open_engine", "publish"}:
+        from augury import engine
+
+        return getattr(engine, name)
+    raise AttributeError(f"module 'augury' has no attribute {name!r}")

@@ -168,9 +168,7 @@ class ValkeyServer:
         private_folder(self.socket_path.parent)
         self.data_dir.mkdir(parents=True, exist_ok=True)
         end_orphan(self.socket_path)
-        return bound_to_parent(
-            server_command(get_binary_path(), self.socket_path, self.data_dir, fsync=self._fsync)
-        )
+        return server_command(get_binary_path(), self.socket_path, self.data_dir, fsync=self._fsync)
 
     def start(self, *, timeout_s: float = 20.0) -> None:
         """Starts the server and returns once it answers.
@@ -178,7 +176,7 @@ class ValkeyServer:
         Raises:
             UnavailableError: it ended, or did not answer in time; the message holds its last words.
         """
-        command = self.prepare()
+        command = bound_to_parent(self.prepare())
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
