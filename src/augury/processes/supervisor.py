@@ -1,9 +1,9 @@
 """Starts children, starts them again when they die, and stops them in order.
 
 One thread, one loop, woken by signals (a child ended, somebody pressed Ctrl-C) and by a pipe on
-which children write their process id when they are ready. At most as many children warm up at the same time as there
-are processors: on a small machine those that were named first are then ready first, instead of all
-of them late.
+which children write their process id when they are ready. At most as many children warm up at the
+same time as there are processors: on a small machine those that were named first are then ready
+first, instead of all of them late.
 
     Ctrl-C or SIGTERM       stop in order of phase, let each finish what it holds
     a second one            kill all at once; every promise of Augury holds after that, too
