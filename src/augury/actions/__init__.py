@@ -1,0 +1,1 @@
+"""What rules do: each kind of action is a spec and a pure function over the event."""

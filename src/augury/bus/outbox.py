@@ -17,7 +17,7 @@ from augury.storage.tables import outbox
 
 
 def emit(database: Database, connection: sa.Connection, events: Sequence[Event]) -> None:
-    """Puts events into the outbox; one with a known (source, id) is already there and is skipped."""
+    """Puts events into the outbox; one whose (source, id) is there already is skipped."""
     now = clock.utc_now()
     rows = [
         {

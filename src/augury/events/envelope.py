@@ -20,12 +20,14 @@ from augury.errors import Fault, InvalidError
 
 SPEC_VERSION = "1.0"
 DEFAULT_MAX_BYTES = 262_144
+# source and id together are a unique key, and PostgreSQL's hold about 2,700 bytes
+LONGEST_ATTRIBUTE_BYTES = 1024
 
 _ATTRIBUTES = (
     "source", "id", "type", "subject", "time", "datacontenttype", "dataschema",
 )  # fmt: skip
 _REQUIRED = ("source", "id", "type")
-_EXTENSION_NAME = re.compile(r"[a-z0-9]{1,64}\Z")  # the spec asks for letters, digits; <= 20 is advice
+_EXTENSION_NAME = re.compile(r"[a-z0-9]{1,64}\Z")  # up to 20 is the spec's advice only
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -89,7 +91,9 @@ def new_event(
     )
 
 
-def parse_event(raw: bytes | str | Mapping[str, Any], *, max_bytes: int = DEFAULT_MAX_BYTES) -> Event:
+def parse_event(
+    raw: bytes | str | Mapping[str, Any], *, max_bytes: int = DEFAULT_MAX_BYTES
+) -> Event:
     """Validates a structured CloudEvent.
 
     Args:
@@ -100,7 +104,11 @@ def parse_event(raw: bytes | str | Mapping[str, Any], *, max_bytes: int = DEFAUL
         InvalidError: with every fault found.
     """
     document = _decode(raw, max_bytes)
-    faults = [*_required_faults(document), *_optional_faults(document), *_extension_faults(document)]
+    faults = [
+        *_required_faults(document),
+        *_optional_faults(document),
+        *_extension_faults(document),
+    ]
     if faults:
         raise InvalidError("not a valid CloudEvent", faults=faults)
     time = document.get("time")
@@ -118,26 +126,30 @@ def parse_event(raw: bytes | str | Mapping[str, Any], *, max_bytes: int = DEFAUL
 
 
 def _decode(raw: bytes | str | Mapping[str, Any], max_bytes: int) -> Mapping[str, Any]:
-    if isinstance(raw, Mapping):
-        document: Any = raw
-        size_bytes = len(msgspec.json.encode(raw))
-    else:
-        size_bytes = len(raw.encode() if isinstance(raw, str) else raw)
-        document = None
+    text = _encode(raw) if isinstance(raw, Mapping) else raw
+    size_bytes = len(text.encode() if isinstance(text, str) else text)
     if size_bytes > max_bytes:
         raise InvalidError(
             f"event too large: at most {max_bytes} bytes are accepted, found {size_bytes}; "
             "put the payload into object storage and send its URI",
             size_bytes=size_bytes,
         )
-    if document is None:
-        try:
-            document = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidError(f"not JSON: {error}") from error
+    if isinstance(raw, Mapping):
+        return raw
+    try:
+        document: Any = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidError(f"not JSON: {error}") from error
     if not isinstance(document, Mapping):
         raise InvalidError(f"expected a JSON object, found {type(document).__name__}")
     return document
+
+
+def _encode(document: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(document)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidError(f"cannot be written as JSON: {error}") from error
 
 
 def _required_faults(document: Mapping[str, Any]) -> list[Fault]:
@@ -148,6 +160,10 @@ def _required_faults(document: Mapping[str, Any]) -> list[Fault]:
         value = document.get(name)
         if not isinstance(value, str) or not value or _CONTROL.search(value):
             faults.append(_fault(name, "expected a non-empty string", document))
+        elif len(value.encode()) > LONGEST_ATTRIBUTE_BYTES:
+            faults.append(
+                _fault(name, f"expected at most {LONGEST_ATTRIBUTE_BYTES} bytes", document)
+            )
     return faults
 
 
@@ -178,7 +194,9 @@ def _extension_faults(document: Mapping[str, Any]) -> list[Fault]:
     for name in _extension_names(document):
         value = document[name]
         if not _EXTENSION_NAME.match(name):
-            faults.append(Fault(path=name, message="expected only a-z and 0-9 in an attribute's name"))
+            faults.append(
+                Fault(path=name, message="expected only a-z and 0-9 in an attribute's name")
+            )
         if not isinstance(value, str | int | bool) and value is not None:
             faults.append(_fault(name, "expected a string, integer or boolean", document))
     return faults

@@ -1,0 +1,121 @@
+"""What a rule does when it matches.
+
+One entry of a rule's `actions` is an object with one key that says the kind of the action:
+
+    actions:
+      - start_run: {job: score-landing}
+      - name: rescore
+        start_run: {job: score-landing, model: "flight_delay@challenger", output: "s3://b/${data.key}/"}
+
+Strings may hold templates (`actions/template.py`). A new kind of action is a new optional field
+here and a module beside this one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+
+from augury.actions.template import check
+from augury.errors import Fault, InvalidError
+from augury.jobs.spec import Mode
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+
+
+def _listed(found: Any) -> Any:
+    return (found,) if isinstance(found, str) else found
+
+
+def _name(text: str) -> str:
+    if not _NAME.match(text):
+        raise ValueError(
+            "expected up to 100 letters, digits, '_', '-', '.', beginning with one of the first two"
+        )
+    return text
+
+
+Template = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(check)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StartRun(_Spec):
+    """Starts a run of a job; what is left out comes from the event (input) or from the job.
+
+    Attributes:
+        job: name of the job.
+        input: URI, or several; default: the object that the event names, at exactly the content
+            that it names, otherwise the job's own input.
+        mode, columns, model, output, environment, max_concurrency, maximum_runtime_s: override
+            the job's values; `columns` and `environment` as a run's overrides do.
+        display_name: name of the run; default: made from the job's.
+    """
+
+    job: Template
+    input: Annotated[tuple[Template, ...], BeforeValidator(_listed)] | None = Field(
+        default=None, min_length=1
+    )
+    output: Template | None = None
+    mode: Mode | None = None
+    columns: tuple[Template, ...] | None = None
+    model: Template | None = None
+    environment: dict[str, Template] | None = None
+    max_concurrency: int | None = Field(default=None, ge=1)
+    maximum_runtime_s: float | None = Field(default=None, gt=0)
+    display_name: Template | None = None
+
+
+class ActionSpec(_Spec):
+    """One action of a rule. `name` is part of a run's identity: renaming it makes new runs."""
+
+    name: Annotated[str, AfterValidator(_name)] = "start_run"
+    start_run: StartRun
+
+
+def parse_actions(actions: Sequence[Mapping[str, Any]]) -> tuple[ActionSpec, ...]:
+    """Validates a rule's actions.
+
+    Raises:
+        InvalidError: with every fault of every action, two of one name among them.
+    """
+    parsed: list[ActionSpec] = []
+    faults: list[Fault] = []
+    for index, action in enumerate(actions):
+        try:
+            parsed.append(ActionSpec.model_validate(action))
+        except ValidationError as error:
+            faults += validation_faults(error, prefix=f"actions.{index}")
+    faults += _repeated(parsed)
+    if faults:
+        raise InvalidError("invalid actions", faults=faults)
+    return tuple(parsed)
+
+
+def validation_faults(error: ValidationError, *, prefix: str = "") -> list[Fault]:
+    """Pydantic's findings as faults, each with its dotted path and what was found."""
+    faults = []
+    for found in error.errors(include_url=False):
+        path = ".".join(str(part) for part in (prefix, *found["loc"]) if part != "")
+        faults.append(Fault(path=path, message=f"{found['msg']}, found {found['input']!r:.80}"))
+    return faults
+
+
+def _repeated(actions: Sequence[ActionSpec]) -> list[Fault]:
+    names = [action.name for action in actions]
+    return [
+        Fault(path="actions", message=f"two actions are named {name!r}; give each its own `name`")
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
