@@ -35,27 +35,41 @@ class Settings(BaseSettings):
     log_json: bool = Field(default=False, description="Log JSON lines instead of text.")
     router_batch: int = Field(default=500, ge=1, description="Most deliveries in one transaction.")
     router_claim_idle_s: float = Field(
-        default=5.0, gt=0, description="Seconds after which a silent router's deliveries are taken over."
+        default=5.0,
+        gt=0,
+        description="Seconds after which a silent router's deliveries are taken over.",
     )
     heartbeat_s: float = Field(default=2.0, gt=0, description="Seconds between worker heartbeats.")
     lease_timeout_s: float = Field(
         default=8.0, gt=0, description="Seconds without a heartbeat after which leases expire."
     )
     sweep_s: float = Field(default=1.0, gt=0, description="Seconds between two sweeps.")
-    relay_s: float = Field(default=0.5, gt=0, description="Seconds between two looks at the outbox.")
+    relay_s: float = Field(
+        default=0.5, gt=0, description="Seconds between two looks at the outbox."
+    )
     resend_s: float = Field(
-        default=30.0, gt=0, description="Seconds after which an event not yet in the ledger is sent again."
+        default=30.0,
+        gt=0,
+        description="Seconds after which an event not yet in the ledger is sent again.",
     )
-    list_s: float = Field(default=10.0, gt=0, description="Seconds between two listings of a source.")
+    list_s: float = Field(
+        default=10.0, gt=0, description="Seconds between two listings of a source."
+    )
     quiet_s: float = Field(
-        default=2.0, ge=0, description="Seconds without change after which a non-Parquet object is complete."
+        default=2.0,
+        ge=0,
+        description="Seconds without change after which a non-Parquet object is complete.",
     )
-    drain_s: float = Field(default=10.0, ge=0, description="Seconds a stopping process may finish its work.")
+    drain_s: float = Field(
+        default=10.0, ge=0, description="Seconds a stopping process may finish its work."
+    )
     duplicate_window_days: int = Field(
         default=90, ge=1, description="Days for which (source, id) of an event is remembered."
     )
     worker_cpus: int = Field(default=0, ge=0, description="CPUs of one worker; 0: all of the host.")
-    max_event_bytes: int = Field(default=262_144, ge=1, description="Largest accepted event, in bytes.")
+    max_event_bytes: int = Field(
+        default=262_144, ge=1, description="Largest accepted event, in bytes."
+    )
     s3_endpoint: str = Field(default="", description="Endpoint of an S3 server that is not AWS.")
     s3_region: str = Field(default="us-east-1", description="Region for S3.")
     s3_access_key_id: str = Field(default="", description="S3 key id; empty: the usual AWS chain.")
@@ -109,6 +123,13 @@ class Settings(BaseSettings):
     def effective_cache_dir(self) -> Path:
         """Folder on this host where models are unpacked once for all workers."""
         return self.cache_dir or self.absolute_home / "cache"
+
+
+def unknown_variables() -> list[str]:
+    """Variables that look like settings and are none: most often a typing error."""
+    known = {f"AUGURY_{name.upper()}" for name in Settings.model_fields}
+    found = [name.upper() for name in os.environ]  # noqa: TID251 - the one place
+    return sorted(name for name in found if name.startswith("AUGURY_") and name not in known)
 
 
 def child_environment(**overrides: str) -> dict[str, str]:

@@ -31,12 +31,17 @@ def migrate(database: Database) -> None:
     Raises:
         ConflictError: the database was made by a newer Augury.
     """
-    if _version(database) == len(MIGRATIONS):
+    if schema_version(database) == len(MIGRATIONS):
         return
     database.transact(lambda connection: _apply(database, connection))
 
 
-def _version(database: Database) -> int:
+def schema_version(database: Database) -> int:
+    """How many migrations the database has seen; 0 for an empty one.
+
+    Raises:
+        ConflictError: the database was made by a newer Augury.
+    """
     with database.read() as connection:
         if not sa.inspect(connection).has_table(meta.name):
             return 0
@@ -61,6 +66,4 @@ def _apply(database: Database, connection: sa.Connection) -> None:
     for migration in MIGRATIONS[done:]:
         migration(connection)
     connection.execute(sa.delete(meta).where(meta.c.key == "schema_version"))
-    connection.execute(
-        sa.insert(meta).values(key="schema_version", value=str(len(MIGRATIONS)))
-    )
+    connection.execute(sa.insert(meta).values(key="schema_version", value=str(len(MIGRATIONS))))
