@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from augury import clock
 from augury.errors import UnavailableError
@@ -66,6 +66,12 @@ def _is_transient(error: DBAPIError) -> bool:
     return state in _RETRIED_SQLSTATES or "locked" in text or "busy" in text
 
 
+def _is_outage(error: DBAPIError) -> bool:
+    """True if another time may go better; false if this very statement is at fault."""
+    too_large = str(getattr(error.orig, "sqlstate", "")).startswith("54")  # of an index row, say
+    return error.connection_invalidated or (isinstance(error, OperationalError) and not too_large)
+
+
 class Database:
     """Connections to the ledger's database.
 
@@ -104,8 +110,10 @@ class Database:
             try:
                 return self._once(work)
             except DBAPIError as error:
-                if not _is_transient(error):
-                    if isinstance(error, OperationalError):
+                # a unique key that is still taken on the last attempt is no race, it is a fault
+                last = attempt == _ATTEMPTS - 1 and isinstance(error, IntegrityError)
+                if last or not _is_transient(error):
+                    if _is_outage(error):
                         raise UnavailableError(
                             f"database {self._shown_url} did not answer: {error.orig}"
                         ) from error

@@ -132,6 +132,7 @@ outbox = sa.Table(
     sa.Column("incarnation", _Id, nullable=True),
     sa.UniqueConstraint("source", "event_id"),
     sa.Index(None, "sent_at"),
+    sa.Index(None, "incarnation"),
 )
 events = sa.Table(
     "events",  # one row per accepted event: an entry of the stream that was routed
@@ -151,7 +152,7 @@ events = sa.Table(
     _at("accepted_at"),
     sa.UniqueConstraint("incarnation", "entry_id"),
     sa.Index(None, "type", "position"),
-    sa.Index(None, "source", "event_id"),
+    sa.Index(None, "event_id", "source"),  # in this order it serves a search by id alone, too
 )
 event_keys = sa.Table(
     "event_keys",  # (source, id) of every event; outlives the event by the stated window
