@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -130,6 +131,11 @@ def unknown_variables() -> list[str]:
     known = {f"AUGURY_{name.upper()}" for name in Settings.model_fields}
     found = [name.upper() for name in os.environ]  # noqa: TID251 - the one place
     return sorted(name for name in found if name.startswith("AUGURY_") and name not in known)
+
+
+def export_environment(values: Mapping[str, str]) -> None:
+    """Sets variables for this process, so that what it forks or starts reads them."""
+    os.environ.update(values)  # noqa: TID251 - the one place
 
 
 def child_environment(**overrides: str) -> dict[str, str]:

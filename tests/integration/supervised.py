@@ -1,7 +1,8 @@
 """A program for test_supervisor.py: a real supervisor over small children with known habits.
 
-`python supervised.py FOLDER HABIT...` starts one child per habit, named `{habit}-{phase}`, phases
-counting from 0, and tells what happens as JSON lines.
+`python supervised.py FOLDER HOW HABIT...` starts one child per habit, named `{habit}-{phase}`,
+phases counting from 0, and tells what happens as JSON lines. HOW is `started` (an interpreter of
+its own) or `forked`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ _HABITS = {
 }
 
 
-def main(folder: Path, habits: list[str]) -> int:
+def _run(code: str) -> int:
+    exec(code, {})
+    return 0
+
+
+def main(folder: Path, how: str, habits: list[str]) -> int:
     ours, theirs = os.pipe()
 
     def spec(habit: str, phase: int) -> ChildSpec:
@@ -46,6 +52,7 @@ def main(folder: Path, habits: list[str]) -> int:
         return ChildSpec(
             name=f"{habit}-{phase}",
             command=lambda: [sys.executable, "-I", "-S", "-c", code],
+            main=(lambda: _run(code)) if how == "forked" else None,
             phase=phase,
             environment=child_environment(),
             pass_fds=(theirs,),
@@ -64,4 +71,4 @@ def main(folder: Path, habits: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))

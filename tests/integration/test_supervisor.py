@@ -1,4 +1,7 @@
-"""The supervisor over real children of every habit: started, restarted, drained, killed."""
+"""The supervisor over real children of every habit: started, restarted, drained, killed.
+
+Each test runs over both kinds of children: interpreters of their own, and forks of the supervisor.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,18 @@ import psutil
 import pytest
 
 from augury import clock
+from augury.processes.forked import CAN_FORK
 
 _PROGRAM = Path(__file__).with_name("supervised.py")
+_needs_fork = pytest.mark.skipif(not CAN_FORK, reason="forking is safe on Linux only")
 
 
 class Supervised:
     """The program under test and what it has told so far."""
 
-    def __init__(self, folder: Path, habits: list[str]) -> None:
+    def __init__(self, folder: Path, how: str, habits: list[str]) -> None:
         self.folder = folder
-        command = [sys.executable, str(_PROGRAM), str(folder), *habits]
+        command = [sys.executable, str(_PROGRAM), str(folder), how, *habits]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -50,12 +55,12 @@ class Supervised:
         return [(notice["action"], notice["child"]) for notice in self.told]
 
 
-@pytest.fixture
-def supervise(tmp_path: Path) -> Iterator[Any]:
+@pytest.fixture(params=["started", pytest.param("forked", marks=_needs_fork)])
+def supervise(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     started: list[Supervised] = []
 
     def start(*habits: str) -> Supervised:
-        started.append(Supervised(tmp_path, list(habits)))
+        started.append(Supervised(tmp_path, request.param, list(habits)))
         return started[-1]
 
     yield start

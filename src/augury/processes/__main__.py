@@ -1,4 +1,4 @@
-"""`python -m augury.processes ROLE`: one role, as the supervisor starts it.
+"""`python -m augury.processes ROLE`: one role, as the supervisor starts it (or forks it).
 
 Settings come from the environment, as in any other process of Augury. The supervisor learns that
 the role is ready by its process id, as a line on the pipe `--ready-fd`.

@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from augury import clock
+from augury.processes.forked import CAN_FORK, ForkedProcess
 from augury.processes.valkey import bound_to_parent
 
 _LARGEST_LOG_BYTES = 20 * 2**20
@@ -31,6 +33,8 @@ class ChildSpec:
         phase: children of a lower phase are stopped first, those of one phase together.
         environment: the child's whole environment.
         pass_fds: further file descriptors that it inherits.
+        main: the same as `command`, as a function to run in a fork of the supervisor where that
+            is safe; it must read its settings from the environment of the supervisor.
         probe: asked whether the child is ready; None: it says so itself.
         drain_s: seconds it may take to stop before it is killed.
     """
@@ -40,6 +44,7 @@ class ChildSpec:
     phase: int
     environment: Mapping[str, str]
     pass_fds: tuple[int, ...] = ()
+    main: Callable[[], int] | None = None
     probe: Callable[[], bool] | None = None
     drain_s: float = 12.0
 
@@ -61,7 +66,7 @@ class Child:
     ready_s: float | None = None
     failures: int = 0
     was_ever_ready: bool = False
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def name(self) -> str:
@@ -81,18 +86,29 @@ class Child:
     def start(self) -> None:
         """Starts the process; call from a thread that outlives it."""
         self._rotate_log()
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                bound_to_parent(self.spec.command()),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(self.spec.environment),
-                pass_fds=self.spec.pass_fds,
-                start_new_session=True,
-            )
         self.started_s = clock.monotonic_s()
+        with self.log_path.open("ab") as log:
+            self.process = self._launch(log)
         self.ready_s = None
+
+    @property
+    def is_forked(self) -> bool:
+        """True if the process is a fork of this one."""
+        return CAN_FORK and self.spec.main is not None
+
+    def _launch(self, log: BinaryIO) -> subprocess.Popen[bytes] | ForkedProcess:
+        spec = self.spec
+        if CAN_FORK and spec.main is not None:
+            return ForkedProcess(spec.main, output_fd=log.fileno(), keep_fds=spec.pass_fds)
+        return subprocess.Popen(
+            bound_to_parent(spec.command()),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=dict(spec.environment),
+            pass_fds=spec.pass_fds,
+            start_new_session=True,
+        )
 
     def note_ready(self) -> None:
         """The child is ready for its work."""

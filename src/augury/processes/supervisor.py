@@ -42,7 +42,7 @@ class Notice:
             `all_ready`, `stopping`, `stopped`, `child_killed`, `gave_up`.
         child: whom it happened to; empty for all of them together.
         message: the same for people.
-        after_s: seconds since the supervisor (or that child) started.
+        after_s: seconds since the supervisor started.
     """
 
     action: str
@@ -59,6 +59,7 @@ class Supervisor:
         log_dir: one file per child.
         ready_fd: the pipe to read from.
         say: told of everything worth telling.
+        preload: called once, before the first fork: imports what forks then need not import.
         on_all_ready: called once, when every child has been ready.
     """
 
@@ -70,12 +71,14 @@ class Supervisor:
         ready_fd: int,
         say: Callable[[Notice], None],
         on_all_ready: Callable[[], None] = lambda: None,
+        preload: Callable[[], None] = lambda: None,
     ) -> None:
         self.children = [Child(spec=spec, log_path=log_dir / f"{spec.name}.log") for spec in specs]
         self._waiting = list(self.children)
         self._due_s: dict[str, float] = {}
         self._say = say
         self._on_all_ready = on_all_ready
+        self._preload: Callable[[], None] | None = preload
         self._all_ready = False
         self._stops = 0
         self._hopeless: Child | None = None
@@ -120,7 +123,7 @@ class Supervisor:
 
     def _on_ready(self, child: Child) -> None:
         child.note_ready()
-        self._tell("child_ready", f"{child.name} is ready", child)
+        self._tell("child_ready", f"{child.name} is ready (it took {child.ready_s:.2f} s)", child)
 
     def _read_ready(self) -> None:
         *lines, self._half_line = (self._half_line + os.read(self._ready_fd, 4096)).split(b"\n")
@@ -155,8 +158,14 @@ class Supervisor:
                 return
             if room > 0 and self._due_s.get(child.name, 0.0) <= now:
                 self._waiting.remove(child)
-                child.start()
+                self._start(child)
                 room -= 1
+
+    def _start(self, child: Child) -> None:
+        if child.is_forked and self._preload is not None:
+            self._preload()
+            self._preload = None
+        child.start()
 
     def _lacks_foundation(self) -> bool:
         """Until servers that are probed answered for the first time, nothing else starts."""
@@ -237,13 +246,12 @@ class Supervisor:
             self._stops += 1
 
     def _tell(self, action: str, message: str, child: Child | None = None) -> None:
-        since_s = child.started_s if child else self._began_s
         self._say(
             Notice(
                 action=action,
                 child=child.name if child else "",
                 message=message,
-                after_s=round(clock.monotonic_s() - since_s, 3),
+                after_s=round(clock.monotonic_s() - self._began_s, 3),
             )
         )
 

@@ -9,6 +9,8 @@ everything is ready until the stop.
 from __future__ import annotations
 
 import fcntl
+import gc
+import importlib
 import json
 import os
 import socket
@@ -20,11 +22,12 @@ from pathlib import Path
 
 from augury import clock
 from augury.errors import ConflictError, UnavailableError
+from augury.processes.__main__ import main as run_role
 from augury.processes.children import ChildSpec
 from augury.processes.main import listen
 from augury.processes.supervisor import Notice, Supervisor
 from augury.processes.valkey import ValkeyServer, is_ready
-from augury.settings import Settings, child_environment
+from augury.settings import Settings, child_environment, export_environment
 
 # what stops first, stops first: no new events, no new requests, then what works on them
 _PHASES = {"sources": 0, "api": 1, "router": 2, "worker": 3, "sweeper": 4, "relay": 5, "valkey": 6}
@@ -59,6 +62,7 @@ def up(
         UnavailableError: the port is taken.
     """
     home = settings.absolute_home
+    export_environment(settings_environment(settings))  # what is forked reads its settings there
     tell = say or (_say_json if json_lines else _say_text)
     with home_lock(home), _listener(settings) as listener, _pipe() as (ready_fd, their_fd):
         (home / READY_FILE).unlink(missing_ok=True)
@@ -70,6 +74,7 @@ def up(
             ready_fd=ready_fd,
             say=tell,
             on_all_ready=lambda: _write_ready(home, url, clock.monotonic_s() - began_s),
+            preload=_preload,
         )
         tell(Notice(action="starting", child="", message=f"starting in {home}, {url}", after_s=0.0))
         try:
@@ -80,13 +85,18 @@ def up(
 
 def specs(settings: Settings, *, workers: int, listen_fd: int, ready_fd: int) -> list[ChildSpec]:
     """All children, in the order of starting: what users wait for comes first."""
-    environment = child_environment(**settings_environment(settings))
     drain_s = settings.drain_s + _MARGIN_S
 
-    def role(name: str, kind: str, *arguments: str, fds: tuple[int, ...] = ()) -> ChildSpec:
+    environment = child_environment(**settings_environment(settings))
+
+    def role(
+        name: str, kind: str, *arguments: str, fds: tuple[int, ...] = (), fork: bool = True
+    ) -> ChildSpec:
+        line = [kind, *arguments, "--ready-fd", str(ready_fd)]
         return ChildSpec(
             name=name,
-            command=lambda: [*_PYTHON, kind, *arguments, "--ready-fd", str(ready_fd)],
+            command=lambda: [*_PYTHON, *line],
+            main=(lambda: run_role(line)) if fork else None,
             phase=_PHASES[kind],
             environment=environment,
             pass_fds=(ready_fd, *fds),
@@ -95,7 +105,8 @@ def specs(settings: Settings, *, workers: int, listen_fd: int, ready_fd: int) ->
 
     names = [f"worker-{number}" for number in range(1, workers + 1)]
     found = [
-        role("api", "api", "--listen-fd", str(listen_fd), fds=(listen_fd,)),
+        # HTTP's libraries are the API's alone: it imports them while the supervisor preloads
+        role("api", "api", "--listen-fd", str(listen_fd), fds=(listen_fd,), fork=False),
         role("router", "router"),
         *(role(name, "worker", "--name", name) for name in names[:1]),
         role("sources", "sources"),
@@ -128,6 +139,22 @@ def settings_environment(settings: Settings) -> dict[str, str]:
     return {
         f"AUGURY_{name.upper()}": str(value) for name, value in values.items() if value is not None
     }
+
+
+def _preload() -> None:
+    """Imports what most roles need, and nothing that starts a thread (numpy, pyarrow do)."""
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what never goes away need not be looked at, and copied, in every child
+
+
+_PRELOADED = (
+    "sqlalchemy.dialects.sqlite",
+    "augury.storage.migrations",
+    "augury.bus.redis_bus",
+    "augury.bus.relay",
+)
 
 
 @contextmanager
