@@ -41,6 +41,7 @@ class Notice:
         action: what happened, in the words of the logs: `child_ready`, `child_ended`,
             `all_ready`, `stopping`, `stopped`, `child_killed`, `gave_up`.
         child: whom it happened to; empty for all of them together.
+        pid: that child's process id, 0 if there is none.
         message: the same for people.
         after_s: seconds since the supervisor started.
     """
@@ -49,6 +50,7 @@ class Notice:
     child: str
     message: str
     after_s: float
+    pid: int = 0
 
 
 class Supervisor:
@@ -250,6 +252,7 @@ class Supervisor:
             Notice(
                 action=action,
                 child=child.name if child else "",
+                pid=child.process.pid if child and child.process else 0,
                 message=message,
                 after_s=round(clock.monotonic_s() - self._began_s, 3),
             )

@@ -1,0 +1,38 @@
+"""`start_augury`: real installations, each in a folder of its own, with nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness import Augury
+
+
+@pytest.fixture
+def start_augury(tmp_path: Path) -> Iterator[Callable[..., Augury]]:
+    """Makes and starts an installation: `start_augury(workers=2, heartbeat_s="0.5")`.
+
+    After the test every one is stopped, and a process that is left running fails the test.
+    """
+    started: list[Augury] = []
+
+    def start(*, workers: int = 1, wait: bool = True, **variables: str) -> Augury:
+        folder = tmp_path / f"augury-{len(started)}"
+        folder.mkdir()
+        started.append(Augury(folder, workers=workers, **variables))
+        return started[-1].up(wait=wait)
+
+    yield start
+    left = [line for one in started for line in _stop(one)]
+    assert left == []
+
+
+def _stop(one: Augury) -> list[str]:
+    if one.process is not None and one.process.poll() is None:
+        try:
+            one.down()
+        finally:
+            if one.process.poll() is None:
+                one.kill_supervisor()
+    return one.left_running()
