@@ -42,7 +42,7 @@ _ATTEMPTS_ALONE = 5
 _ATTEMPT_PAUSE_S = 0.02
 _RELOADS = 20
 _FIRST_BACKOFF_S = 0.1
-_LONGEST_BACKOFF_S = 5.0
+_LONGEST_BACKOFF_S = 2.0
 # handed out this often, alone since the third time, and never acknowledged: it kills its reader
 _LETHAL_DELIVERIES = 25
 
