@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -13,7 +14,7 @@ from routing_world import World, event
 from augury import clock
 from augury.bus.outbox import emit
 from augury.bus.redis_bus import RedisBus
-from augury.bus.relay import flush
+from augury.bus.relay import Relay, flush
 from augury.errors import UnavailableError
 from augury.events.envelope import new_event
 from augury.processes.valkey import ValkeyServer
@@ -210,3 +211,46 @@ def test_an_event_of_ours_sent_twice_is_one_and_a_duplicate(world: World) -> Non
     assert [row.duplicate_of is None for row in rows] == [True, False]
     assert world.rows(tables.outbox) == []
     world.check_laws()
+
+
+def test_the_relay_process_outlives_an_outage_of_the_bus(
+    world: World, own_valkey: ValkeyServer
+) -> None:
+    own_valkey.kill()
+    settings = world.settings.model_copy(update={"relay_s": 0.01})
+    stop = threading.Event()
+    relay = threading.Thread(target=Relay(world.database, world.bus, settings).run, args=(stop,))
+    relay.start()
+    try:
+        say(world, "a", "b")
+        own_valkey.start()
+        for _ in range(1000):
+            if all(row.sent_at is not None for row in world.rows(tables.outbox)):
+                break
+            stop.wait(0.01)
+    finally:
+        stop.set()
+        relay.join(20)
+    world.drain()
+    assert [row.event_id for row in world.rows(tables.events)] == ["a", "b"]
+    assert world.rows(tables.outbox) == []
+
+
+def test_relays_at_the_same_time_send_each_event_once(world: World) -> None:
+    say(world, *(f"e{n}" for n in range(200)))
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while flush(world.database, world.bus, limit=7):
+                pass
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert in_stream(world) == 200

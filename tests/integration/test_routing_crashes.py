@@ -238,3 +238,32 @@ def test_routers_that_fight_over_every_entry_agree(world: World) -> None:
     assert len(first_ids) == 230
     assert world.rows(tables.dead_letters) == []
     world.check_laws()
+
+
+def test_an_entry_that_kills_every_router_is_buried_and_its_neighbours_are_not(
+    world: World,
+) -> None:
+    world.publish(event(id="good0"), event(id="deadly"), *(event(id=f"more{n}") for n in range(5)))
+    decide = router_module.ActiveRules.decide
+
+    def deadly(self: Any, arrivals: Any) -> Any:
+        if any(arrival.event_id == "deadly" for arrival in arrivals):
+            raise Crash
+        return decide(self, arrivals)
+
+    deaths = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(router_module.ActiveRules, "decide", deadly)
+        while deaths < 100:
+            try:
+                world.drain()
+            except Crash:
+                deaths += 1
+            else:
+                break
+    (letter,) = world.rows(tables.dead_letters)
+    assert "deadly" in letter.payload
+    assert "handed out 25 times" in letter.reason
+    assert deaths == 24
+    assert sum(row[2] == "STARTED" for row in world.outcomes()) == 6
+    world.check_laws()
