@@ -68,8 +68,16 @@ class Augury:
                 start_new_session=True,
             )
         if wait:
-            self.until((self.home / "ready.json").exists, "ready", timeout_s=READY_S)
+            self.until(self._is_ready, "ready", timeout_s=READY_S)
         return self
+
+    def _is_ready(self) -> bool:
+        """A killed predecessor leaves its `ready.json`: the process id says whose it is."""
+        try:
+            ready = json.loads((self.home / "ready.json").read_text())
+        except FileNotFoundError:
+            return False
+        return self.process is not None and ready["pid"] == self.process.pid
 
     def down(self, number: int = signal.SIGINT) -> int:
         """Sends a signal to `augury up` and returns its exit code."""
