@@ -1,0 +1,1 @@
+"""Machine-learning models: their signatures, formats (flavors), registry and cache."""
