@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import ledger
+import report
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,9 +29,6 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-
-import ledger
-import report
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ledger import Story
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
-
-from ledger import Story
 
 LATE_MINUTES = 15
 
@@ -20,10 +19,13 @@ def show(console: Console, story: Story, stage: Path) -> None:
     """Prints the whole story."""
     console.print(_events_table(story))
     console.print(_runs_table(story))
-    p50, p99 = _percentile(story.landing_to_commit_s, 50), _percentile(story.landing_to_commit_s, 99)
+    p50, p99 = (
+        _percentile(story.landing_to_commit_s, 50),
+        _percentile(story.landing_to_commit_s, 99),
+    )
     console.print(
         f"   file landed to predictions committed: p50 [b]{p50 * 1000:.0f} ms[/b], "
-        f"p99 [b]{p99 * 1000:.0f} ms[/b] over {len(story.landing_to_commit_s)} files"
+        f"p99 [b]{p99 * 1000:.0f} ms[/b] over {len(seconds)} files"
     )
     predictions = _committed_rows(stage / "predictions" / "half_year")
     console.print(
@@ -73,11 +75,12 @@ def _percentile(ordered: list[float], percent: int) -> float:
 
 def _committed_rows(folder: Path) -> pa.Table:
     """Rows of committed runs only: read through the manifests, as a careful reader would."""
-    parts = []
-    for manifest in sorted(folder.glob("*/_manifest.json")):
-        for part in json.loads(manifest.read_bytes())["parts"]:
-            parts.append(pq.read_table(manifest.parent / part["key"]))
-    return pa.concat_tables(parts)
+    paths = [
+        manifest.parent / part["key"]
+        for manifest in sorted(folder.glob("*/_manifest.json"))
+        for part in json.loads(manifest.read_bytes())["parts"]
+    ]
+    return pa.concat_tables([pq.read_table(path) for path in paths])
 
 
 def _auc(predictions: pa.Table) -> float:

@@ -45,9 +45,7 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     RunState.DELETED: frozenset(),
 }
 
-TERMINAL = frozenset(
-    {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED, RunState.DELETED}
-)
+TERMINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED, RunState.DELETED})
 # CANCELING is absent: cancelling twice is answered with the first request's state
 CANCELABLE = frozenset({RunState.ACCEPTED, RunState.IN_PROGRESS, RunState.NEEDS_ATTENTION})
 

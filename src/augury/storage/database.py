@@ -98,7 +98,9 @@ class Database:
                 connection.exec_driver_sql(begin)
                 yield connection
         except OperationalError as error:
-            raise UnavailableError(f"database {self._shown_url} did not answer: {error.orig}") from error
+            raise UnavailableError(
+                f"database {self._shown_url} did not answer: {error.orig}"
+            ) from error
 
     def transact[T](self, work: Callable[[sa.Connection], T]) -> T:
         """Runs `work` in one writing transaction, all or nothing; retried whole when busy.
@@ -181,7 +183,11 @@ def _sqlite_engine(url: str) -> sa.Engine:
         url,
         json_serializer=_json_dumps,
         json_deserializer=json.loads,
-        connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False, "isolation_level": None},
+        connect_args={
+            "timeout": _BUSY_TIMEOUT_S,
+            "check_same_thread": False,
+            "isolation_level": None,
+        },
         pool_size=8,
         max_overflow=32,
     )

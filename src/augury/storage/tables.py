@@ -11,7 +11,10 @@ import sqlalchemy as sa
 from augury.storage.database import UtcDateTime
 
 metadata = sa.MetaData(
-    naming_convention={"uq": "uq_%(table_name)s_%(column_0_N_name)s", "ix": "ix_%(column_0_N_label)s"}
+    naming_convention={
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(column_0_N_label)s",
+    }
 )
 
 _Position = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
