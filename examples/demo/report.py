@@ -19,10 +19,8 @@ def show(console: Console, story: Story, stage: Path) -> None:
     """Prints the whole story."""
     console.print(_events_table(story))
     console.print(_runs_table(story))
-    p50, p99 = (
-        _percentile(story.landing_to_commit_s, 50),
-        _percentile(story.landing_to_commit_s, 99),
-    )
+    seconds = story.landing_to_commit_s
+    p50, p99 = _percentile(seconds, 50), _percentile(seconds, 99)
     console.print(
         f"   file landed to predictions committed: p50 [b]{p50 * 1000:.0f} ms[/b], "
         f"p99 [b]{p99 * 1000:.0f} ms[/b] over {len(seconds)} files"
