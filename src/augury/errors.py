@@ -6,10 +6,11 @@ HTTP status codes are `api/errors.py`'s business, exit codes the CLI's: this mod
 
     AuguryError
     ├── InvalidError        the input is wrong; carries every fault found, not only the first
+    │   ├── ContractError   data and model signature do not fit
+    │   └── PatternError    a rule's pattern says something that no pattern may
     ├── NotFoundError       a named thing does not exist
     ├── ConflictError       the thing exists in a state that forbids this
     ├── UnavailableError    a service or store did not answer; trying again may help
-    ├── ContractError       data and model signature do not fit
     ├── IdentityError       an object is not the one that was planned
     ├── CorruptError        bytes that cannot be what they claim to be
     ├── LimitError          a stated limit was reached (run time, memory, size)
@@ -58,9 +59,7 @@ class InvalidError(AuguryError):
 
     code = "invalid"
 
-    def __init__(
-        self, message: str, /, faults: Sequence[Fault] = (), **attributes: object
-    ) -> None:
+    def __init__(self, message: str, /, faults: Sequence[Fault] = (), **attributes: object) -> None:
         self.faults = tuple(faults)
         text = "; ".join(str(fault) for fault in self.faults)
         super().__init__(f"{message}: {text}" if text else message, **attributes)
@@ -88,6 +87,16 @@ class ContractError(InvalidError):
     """Data and model signature do not fit; `faults` names every column."""
 
     code = "contract"
+
+
+class PatternError(InvalidError):
+    """A pattern says something that its dialect does not allow; `faults` names every place.
+
+    Each fault's `path` is the JSON path (`$.data.key[0].prefix`), its message says what is allowed
+    and what was found.
+    """
+
+    code = "pattern"
 
 
 class IdentityError(AuguryError):

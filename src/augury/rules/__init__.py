@@ -1,0 +1,1 @@
+"""Rules: patterns, the matcher over many of them, and the versions of both."""
