@@ -1,0 +1,169 @@
+"""The manifest: what a run read and wrote, as canonical bytes.
+
+A manifest is built once, when the last shard is in, and its bytes decide the commit: they are
+stored in the ledger first and then put beside the parts, by whichever process comes first. So the
+same manifest must give the same bytes everywhere: keys sorted, no spaces, UTF-8, a final newline.
+Nothing here knows Arrow; the audit reads manifests without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import msgspec
+
+from augury import ids
+from augury.errors import CorruptError
+
+MANIFEST_KEY = "_manifest.json"
+VERSION = 1
+
+UnknownCategories = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Counts of law 2. `rows_in` is what the footers of the inputs say."""
+
+    rows_in: int = 0
+    rows_predicted: int = 0
+    rows_rejected: int = 0
+    rows_filtered: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """True if every row that went in is accounted for."""
+        return self.rows_in == self.rows_predicted + self.rows_rejected + self.rows_filtered
+
+    def __add__(self, other: Rows) -> Rows:
+        return Rows(
+            rows_in=self.rows_in + other.rows_in,
+            rows_predicted=self.rows_predicted + other.rows_predicted,
+            rows_rejected=self.rows_rejected + other.rows_rejected,
+            rows_filtered=self.rows_filtered + other.rows_filtered,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRows:
+    """What became of the rows of one input file (or of one shard's share of it)."""
+
+    uri: str
+    tag: str
+    rows_in: int = 0
+    rows_predicted: int = 0
+    rows_rejected: int = 0
+    rows_filtered: int = 0
+
+    @property
+    def rows(self) -> Rows:
+        """The counts alone."""
+        return Rows(
+            rows_in=self.rows_in,
+            rows_predicted=self.rows_predicted,
+            rows_rejected=self.rows_rejected,
+            rows_filtered=self.rows_filtered,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One output object.
+
+    Attributes:
+        key: relative to the run's folder.
+        sha256: of the object's bytes, 64 hexadecimal digits.
+        shard: `seq` of the shard that wrote it.
+    """
+
+    key: str
+    size_bytes: int
+    sha256: str
+    num_rows: int
+    shard: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The complete account of a run's output.
+
+    Attributes:
+        generation: 1 for a run's first commit.
+        complete: False if a file was quarantined, so that its rows are unknown.
+        model: name, version, digest and flavor of the model that predicted.
+        files: in the order of the plan.
+        parts: in the order of the shards; read in this order, rows come as they were in the input.
+        unknown_categories: per column, values that the model does not know (scored as missing) and
+            in how many rows; at most `MAX_UNKNOWN` values a column, the rest under `OTHERS`.
+        pins: what the bytes depend on (see `inference.plan.Pins`).
+        plan_digest: SHA-256 of the plan's text.
+    """
+
+    run_id: str
+    job: str
+    generation: int = 1
+    complete: bool = True
+    model: Mapping[str, Any]
+    rows: Rows
+    files: tuple[FileRows, ...]
+    parts: tuple[Part, ...]
+    unknown_categories: UnknownCategories = field(default_factory=dict)
+    pins: Mapping[str, Any]
+    plan_digest: str
+
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 over the parts' SHA-256s, in order: equal if and only if all output bytes are."""
+        return content_digest(part.sha256 for part in self.parts)
+
+    def to_bytes(self) -> bytes:
+        """Canonical form; the same manifest gives the same bytes everywhere."""
+        rows = {
+            name.removeprefix("rows_"): count
+            for name, count in msgspec.to_builtins(self.rows).items()
+        }
+        document = {
+            **msgspec.to_builtins(self),
+            "version": VERSION,
+            "rows": rows,
+            "content_digest": self.content_digest,
+        }
+        return msgspec.json.encode(document, order="sorted") + b"\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `to_bytes()`."""
+        return ids.digest(self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            CorruptError: not a manifest, of another version, or its digests contradict its parts.
+        """
+        try:
+            document = msgspec.json.decode(data, type=dict[str, Any])
+            if document.pop("version") != VERSION:
+                raise CorruptError(f"expected a manifest of version {VERSION}")
+            claimed = document.pop("content_digest")
+            rows = {f"rows_{name}": count for name, count in document.pop("rows").items()}
+            manifest = msgspec.convert({**document, "rows": rows}, cls)
+        except (msgspec.MsgspecError, KeyError, AttributeError) as error:
+            raise CorruptError(f"not a manifest: {error}") from error
+        if claimed != manifest.content_digest:
+            raise CorruptError(
+                f"the manifest's content digest is {claimed}, but its parts give "
+                f"{manifest.content_digest}",
+                expected=claimed,
+                found=manifest.content_digest,
+            )
+        return manifest
+
+
+def content_digest(sha256s: Iterable[str]) -> str:
+    """SHA-256 over hexadecimal SHA-256s in order, as 64 hexadecimal digits."""
+    return hashlib.sha256("".join(sha256s).encode()).hexdigest()
