@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -57,7 +57,7 @@ class Matcher:
 
 
 def compile_pattern(
-    pattern: str | bytes | Mapping[str, Any], *, dialect: str = "augury"
+    pattern: str | bytes | Mapping[str, Any] | Sequence[Any], *, dialect: str = "augury"
 ) -> Pattern:
     """Compiles a pattern.
 
