@@ -287,6 +287,7 @@ runs = sa.Table(
     _count("shards_total"),
     _count("shards_done"),
     sa.Column("progress_announced", sa.Integer, nullable=False, server_default="0"),  # percent
+    _at("cleaned_at", nullable=True),  # when what a run without result left was removed
     sa.Index(None, "state", "time_accepted"),
     sa.Index(None, "job_id", "time_accepted"),
     sa.Index(None, "time_accepted"),
@@ -303,6 +304,7 @@ work = sa.Table(
     sa.Column("spec", _Json, nullable=True),
     sa.Column("result", _Json, nullable=True),
     sa.Column("error", sa.Text, nullable=True),
+    _count("rows_done"),  # of an unfinished shard; part of the run's rows_done
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("token", sa.BigInteger, nullable=False, server_default="0"),  # fencing, +1 a claim
     sa.Column("worker_id", _Id, nullable=True),

@@ -1,0 +1,265 @@
+"""The run store: what a run is, and everything that may be done to one from outside.
+
+Accepting (`acceptance.py`), changing states (`lifecycle.py`) and working on runs (`work.py`) have
+modules of their own; callers above find the first two here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from augury import clock
+from augury.errors import ConflictError, NotFoundError
+from augury.jobs import lifecycle
+from augury.jobs.acceptance import (
+    RunDraft,
+    accept_once,
+    accept_runs,
+    draft_run,
+    first_queue,
+    run_key,
+)
+from augury.jobs.lifecycle import lock_run, transition
+from augury.jobs.spec import JobSpec, RunOverrides
+from augury.jobs.states import CANCELABLE, TERMINAL, RunState, WorkState
+from augury.storage.database import Database
+from augury.storage.tables import runs, work
+
+__all__ = [
+    "Run",
+    "RunDraft",
+    "accept_runs",
+    "cancel",
+    "close_canceled",
+    "delete_run",
+    "first_queue",
+    "get_run",
+    "list_runs",
+    "run_key",
+    "start_run",
+    "transition",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One execution of a job.
+
+    Attributes:
+        spec: the job's spec with the run's overrides on top, as JSON.
+        reason: error code of a run that failed or was canceled.
+        mode: None until planned when the job says `auto`.
+        position: of the event that led here, in the ledger.
+        host: the worker that holds a run of mode `batch` or `mini_batch`, while it does.
+        plan: the pins as canonical JSON, once planned.
+        manifest: the committed manifest's text; set once, by the commit.
+        rows_done: rows read so far, those of unfinished shards among them.
+        progress_announced: the last percentage that `augury.run.progressed` told.
+        cleaned_at: when the leftovers of a run without result were removed.
+    """
+
+    id: str
+    run_key: str
+    name: str
+    job_id: str
+    job_name: str
+    job_version: int
+    kind: str
+    spec: Mapping[str, Any]
+    state: RunState
+    lifecycle_details: str
+    reason: str | None
+    mode: str | None
+    position: int | None
+    outcome_id: str | None
+    time_accepted: datetime
+    time_started: datetime | None
+    time_finished: datetime | None
+    time_committed: datetime | None
+    host: str | None
+    plan: str | None
+    output_uri: str
+    manifest: str | None
+    manifest_digest: str | None
+    rows_in: int
+    rows_predicted: int
+    rows_rejected: int
+    rows_filtered: int
+    rows_done: int
+    shards_total: int
+    shards_done: int
+    progress_announced: int
+    cleaned_at: datetime | None
+
+    @property
+    def is_finished(self) -> bool:
+        """True if nothing more will happen to it but deletion."""
+        return self.state in TERMINAL
+
+    @property
+    def job_spec(self) -> JobSpec:
+        """`spec`, validated."""
+        return JobSpec.model_validate(self.spec)
+
+    @property
+    def manifest_uri(self) -> str | None:
+        """Where the manifest lies once the run has succeeded."""
+        return f"{self.output_uri}{lifecycle.MANIFEST_KEY}" if self.manifest is not None else None
+
+
+def run_of(row: Any) -> Run:
+    """A row of `runs` as a value."""
+    return Run(**{**row._mapping, "state": RunState(row.state)})
+
+
+def get_run(connection: sa.Connection, id_or_name: str) -> Run:
+    """A run by its id, or the newest of that name.
+
+    Raises:
+        NotFoundError: neither.
+    """
+    by_id = sa.select(runs).where(runs.c.id == id_or_name)
+    row = connection.execute(by_id).one_or_none()
+    if row is None:
+        by_name = sa.select(runs).where(runs.c.name == id_or_name, runs.c.state != RunState.DELETED)
+        newest = by_name.order_by(runs.c.time_accepted.desc(), runs.c.id.desc()).limit(1)
+        row = connection.execute(newest).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no run with id or name {id_or_name!r}", kind="run", name=id_or_name)
+    return run_of(row)
+
+
+def list_runs(
+    connection: sa.Connection,
+    *,
+    state: str | None = None,
+    job: str | None = None,
+    limit: int = 100,
+    before: str | None = None,
+) -> list[Run]:
+    """Runs, newest first.
+
+    Args:
+        connection: a reading connection.
+        state: only those in this state; None: all but the deleted ones.
+        job: only those of the job of this name.
+        limit: at most so many.
+        before: only runs older than the run of this id (exclusive): the last one of the page
+            before.
+    """
+    select = sa.select(runs).order_by(runs.c.time_accepted.desc(), runs.c.id.desc()).limit(limit)
+    wanted = runs.c.state != RunState.DELETED if state is None else runs.c.state == state
+    select = select.where(wanted)
+    if job is not None:
+        select = select.where(runs.c.job_name == job)
+    if before is not None:
+        cursor = get_run(connection, before)
+        older = sa.tuple_(runs.c.time_accepted, runs.c.id) < sa.tuple_(
+            sa.literal(cursor.time_accepted, runs.c.time_accepted.type), sa.literal(cursor.id)
+        )
+        select = select.where(older)
+    return [run_of(row) for row in connection.execute(select)]
+
+
+def start_run(
+    database: Database,
+    connection: sa.Connection,
+    *,
+    job: str,
+    overrides: RunOverrides | None = None,
+    idempotency_key: str | None = None,
+) -> tuple[Run, bool]:
+    """Accepts a run of a job in the caller's transaction; wake `first_queue` after the commit.
+
+    Args:
+        database: for the dialect.
+        connection: the transaction.
+        job: name of the job.
+        overrides: what this run changes of the job's spec.
+        idempotency_key: the same key gives the same run, however often it is sent.
+
+    Returns:
+        The run, and whether this call made it.
+
+    Raises:
+        NotFoundError: no such job.
+        InvalidError: job and overrides do not fit together.
+        ConflictError: the key was used for another request.
+    """
+    draft = draft_run(
+        connection,
+        job=job,
+        overrides=overrides or RunOverrides(),
+        idempotency_key=idempotency_key,
+    )
+    run_id, created = accept_once(database, connection, draft)
+    return get_run(connection, run_id), created
+
+
+def cancel(database: Database, connection: sa.Connection, run_id: str) -> Run:
+    """Asks a run to stop. Idempotent: a run that is stopping, or stopped so, is returned as it is.
+
+    Work that nobody holds ends now; a worker that holds some lets go within 2 s. If there is none,
+    the run is CANCELED at once.
+
+    Raises:
+        NotFoundError: no such run.
+        ConflictError: too late: the result is committed, or the run has ended.
+    """
+    row = lock_run(database, connection, get_run(connection, run_id).id)
+    state = RunState(row.state)
+    if state in (RunState.CANCELING, RunState.CANCELED):
+        return run_of(row)
+    if state not in CANCELABLE or row.time_committed is not None:
+        what = "is committed" if row.time_committed is not None else f"has ended: {state}"
+        raise ConflictError(f"too late to cancel: run {row.id} {what}", run_id=row.id, state=state)
+    transition(
+        database, connection, row.id, RunState.CANCELING, details="Canceling: workers let go."
+    )
+    close_canceled(database, connection, row.id)
+    return get_run(connection, row.id)
+
+
+def close_canceled(database: Database, connection: sa.Connection, run_id: str) -> bool:
+    """CANCELING becomes CANCELED once no worker holds anything of the run; True if it did now."""
+    held = sa.select(work.c.id).where(work.c.run_id == run_id, work.c.state == WorkState.LEASED)
+    if connection.execute(held.limit(1)).first() is not None:
+        return False
+    return transition(
+        database,
+        connection,
+        run_id,
+        RunState.CANCELED,
+        details="Run canceled; nothing was committed.",
+        reason="canceled",
+    )
+
+
+def delete_run(database: Database, connection: sa.Connection, run_id: str) -> Run:
+    """Takes a finished run out of all listings; a committed output stays where it is.
+
+    Raises:
+        NotFoundError: no such run, or deleted already.
+        ConflictError: it has not ended; cancel it first.
+    """
+    run = get_run(connection, run_id)
+    if run.state is RunState.DELETED:
+        raise NotFoundError(f"run {run.id} was deleted", kind="run", name=run_id)
+    if not transition(
+        database,
+        connection,
+        run.id,
+        RunState.DELETED,
+        details=f"Run deleted at {clock.iso(clock.utc_now())}.",
+    ):
+        raise ConflictError(
+            f"run {run.id} is {run.state}; only a run that has ended can be deleted, cancel it",
+            run_id=run.id,
+            state=run.state,
+        )
+    return get_run(connection, run.id)
