@@ -204,6 +204,29 @@ def test_entries_can_be_paged_without_taking_them(bus: RedisBus) -> None:
     assert len(read_all(bus)) == 5
 
 
+def test_unsettled_is_what_was_not_given_or_not_acknowledged(bus: RedisBus) -> None:
+    assert bus.unsettled([]) == set()
+    entry_ids = bus.publish(bodies(4))
+    assert bus.unsettled(entry_ids) == set(entry_ids)  # nobody has read: there is no group yet
+    bus.read("a", count=3, block_s=0)
+    assert bus.unsettled(entry_ids) == set(entry_ids)
+    bus.ack([entry_ids[0], entry_ids[2]])
+    assert bus.unsettled(entry_ids) == {entry_ids[1], entry_ids[3]}
+    assert bus.unsettled(entry_ids[2:]) == {entry_ids[3]}
+
+
+def test_the_number_of_entries_added_outlives_trimming_and_deleting(
+    bus: RedisBus, server: redis.Redis, stream: str
+) -> None:
+    assert bus.status().num_added == 0
+    entry_ids = bus.publish(bodies(5))
+    server.xdel(stream, entry_ids[4])
+    bus.read("a", count=3, block_s=0)
+    bus.ack(entry_ids[:3])
+    assert bus.trim() == 2
+    assert bus.status().num_added == 5
+
+
 @pytest.mark.parametrize("lost", ["events", "incarnation", "both"])
 def test_a_lost_stream_begins_a_new_life_and_reads_from_its_start(
     bus: RedisBus, server: redis.Redis, settings: Settings, lost: str

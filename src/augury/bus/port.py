@@ -54,12 +54,15 @@ class BusStatus:
         lag: entries that were never handed out.
         oldest_age_s: seconds since the oldest of those was published, by the bus's own clock;
             0.0 if there are none.
+        num_added: entries ever appended in this life of the stream, by the server's own count;
+            those since trimmed or deleted are in it.
     """
 
     length: int
     pending: int
     lag: int
     oldest_age_s: float
+    num_added: int = 0
 
 
 class Bus(Protocol):
@@ -117,6 +120,10 @@ class Bus(Protocol):
 
     def entries(self, after_id: str, count: int) -> list[Delivery]:
         """Up to `count` entries after `after_id` (exclusive; "" for all), without taking them."""
+        ...
+
+    def unsettled(self, entry_ids: Sequence[str]) -> set[str]:
+        """Those of `entry_ids` that the group was not given yet, or has not acknowledged."""
         ...
 
     def retire(self, consumer: str) -> None:

@@ -144,9 +144,12 @@ class RedisBus:
     def status(self) -> BusStatus:
         """How far the router is behind, in one atomic look."""
         with self._errors():
-            length, pending, lag, oldest, now_ms = self._script(scripts.STATUS, self._group)
+            found = self._script(scripts.STATUS, self._group)
+        length, pending, lag, oldest, now_ms, num_added = found
         age_s = max(0.0, (now_ms - int(oldest.split(b"-")[0])) / 1000) if oldest else 0.0
-        return BusStatus(length=length, pending=pending, lag=lag, oldest_age_s=age_s)
+        return BusStatus(
+            length=length, pending=pending, lag=lag, oldest_age_s=age_s, num_added=num_added
+        )
 
     def entries(self, after_id: str, count: int) -> list[Delivery]:
         """Looks without taking; see `Bus.entries`."""
@@ -154,6 +157,14 @@ class RedisBus:
         with self._errors():
             found = self._redis.execute_command("XRANGE", self._stream, start, "+", "COUNT", count)
         return [_delivery(entry_id, fields, 0) for entry_id, fields in found or ()]
+
+    def unsettled(self, entry_ids: Sequence[str]) -> set[str]:
+        """Those of `entry_ids` that still need a delivery; see `Bus.unsettled`."""
+        if not entry_ids:
+            return set()
+        with self._errors():
+            found = self._script(scripts.UNSETTLED, self._group, *entry_ids)
+        return {entry_id.decode() for entry_id in found}
 
     def retire(self, consumer: str) -> None:
         """Forgets a reader that holds nothing; see `Bus.retire`."""

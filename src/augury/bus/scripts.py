@@ -19,6 +19,16 @@ local function incarnation(candidate)
 end
 """
 
+# Whether one entry id is smaller than another.
+_BEFORE = """
+local function before(left, right)
+  local left_ms, left_seq = string.match(left, '(%d+)-(%d+)')
+  local right_ms, right_seq = string.match(right, '(%d+)-(%d+)')
+  if left_ms ~= right_ms then return tonumber(left_ms) < tonumber(right_ms) end
+  return tonumber(left_seq) < tonumber(right_seq)
+end
+"""
+
 # ARGV: candidate, body...   Returns the entry ids.
 PUBLISH = (
     _INCARNATION
@@ -68,13 +78,9 @@ return {claimed, missing}
 
 # ARGV: idle in ms after which a consumer that holds nothing is forgotten.
 # Keeps everything that any group has not acknowledged or not seen; without a group, everything.
-TRIM = """
-local function before(left, right)
-  local left_ms, left_seq = string.match(left, '(%d+)-(%d+)')
-  local right_ms, right_seq = string.match(right, '(%d+)-(%d+)')
-  if left_ms ~= right_ms then return tonumber(left_ms) < tonumber(right_ms) end
-  return tonumber(left_seq) < tonumber(right_seq)
-end
+TRIM = (
+    _BEFORE
+    + """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local keep = nil
 for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -97,6 +103,7 @@ end
 if keep == nil then return 0 end
 return redis.call('XTRIM', KEYS[1], 'MINID', keep)
 """
+)
 
 # ARGV: group, consumer.   Deleting a consumer deletes its pending list, so only an empty one goes.
 RETIRE = """
@@ -106,14 +113,42 @@ end
 return 1
 """
 
+# ARGV: group, entry id...   Returns those ids that the group was not given or has not acknowledged.
+UNSETTLED = (
+    _BEFORE
+    + """
+local last = nil
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local group = {}
+    for index = 1, #flat, 2 do group[flat[index]] = flat[index + 1] end
+    if group['name'] == ARGV[1] then last = group['last-delivered-id'] end
+  end
+end
+local unsettled = {}
+for index = 2, #ARGV do
+  local id = ARGV[index]
+  if last == nil or before(last, id)
+      or #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) > 0 then
+    unsettled[#unsettled + 1] = id
+  end
+end
+return unsettled
+"""
+)
+
 # ARGV: group.   Returns length, pending, lag, id of the oldest entry not acknowledged ('' if none),
-# and the server's time in ms.
+# the server's time in ms, and how many entries were ever appended.
 STATUS = """
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local length = redis.call('XLEN', KEYS[1])
-local pending, lag, oldest, last = 0, length, '', '0-0'
+local pending, lag, oldest, last, added = 0, length, '', '0-0', length
 if length > 0 or redis.call('EXISTS', KEYS[1]) == 1 then
+  local stream = redis.call('XINFO', 'STREAM', KEYS[1])
+  for index = 1, #stream, 2 do
+    if stream[index] == 'entries-added' then added = stream[index + 1] end
+  end
   for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local group = {}
     for index = 1, #flat, 2 do group[flat[index]] = flat[index + 1] end
@@ -129,5 +164,5 @@ if length > 0 or redis.call('EXISTS', KEYS[1]) == 1 then
     if #unread > 0 then oldest = unread[1][1] end
   end
 end
-return {length, pending, lag, oldest, now_ms}
+return {length, pending, lag, oldest, now_ms, added}
 """
