@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 
 from augury import clock, ids
 from augury.bus.port import Delivery
+from augury.errors import ConflictError, NotFoundError
+from augury.events.envelope import parse_event
 from augury.storage.database import Database
 from augury.storage.tables import dead_letters, events, outbox
 
@@ -159,3 +162,69 @@ def list_dead_letters(
         DeadLetter(**{**row._mapping, "state": DeadLetterState(row.state)})
         for row in connection.execute(select)
     ]
+
+
+def redrive(database: Database, connection: sa.Connection, dead_letter_id: str) -> DeadLetter:
+    """Puts a dead letter's event into the outbox and marks it, in the caller's transaction.
+
+    So it is sent again exactly as it came, and exactly by one redrive; if it fails again it
+    becomes another dead letter.
+
+    Raises:
+        NotFoundError: no such dead letter.
+        ConflictError: it was redriven or discarded before.
+        InvalidError: what it holds is no event and never can be routed.
+    """
+    letter = _settle(database, connection, dead_letter_id, DeadLetterState.REDRIVEN)
+    event = parse_event(letter.payload, max_bytes=max(len(letter.payload.encode()), 1))
+    row = {
+        "source": event.source,
+        "event_id": event.id,
+        "body": letter.payload,  # the bytes that came: the ledger compares content
+        "created_at": clock.utc_now(),
+    }
+    database.insert_new(connection, outbox, [row], outbox.c.id)
+    return letter
+
+
+def discard(database: Database, connection: sa.Connection, dead_letter_id: str) -> DeadLetter:
+    """Marks a dead letter as thrown away, in the caller's transaction.
+
+    Raises:
+        NotFoundError: no such dead letter.
+        ConflictError: it was redriven or discarded before.
+    """
+    return _settle(database, connection, dead_letter_id, DeadLetterState.DISCARDED)
+
+
+def get_dead_letter(connection: sa.Connection, dead_letter_id: str) -> DeadLetter:
+    """One dead letter.
+
+    Raises:
+        NotFoundError: there is none of that id.
+    """
+    return _letter(connection, sa.select(dead_letters), dead_letter_id)
+
+
+def _settle(
+    database: Database, connection: sa.Connection, dead_letter_id: str, state: DeadLetterState
+) -> DeadLetter:
+    letter = _letter(connection, database.lock_rows(sa.select(dead_letters)), dead_letter_id)
+    if letter.state is not DeadLetterState.OPEN:
+        raise ConflictError(
+            f"expected dead letter {dead_letter_id} to be OPEN, found {letter.state}",
+            state=letter.state,
+        )
+    connection.execute(
+        sa.update(dead_letters).where(dead_letters.c.id == dead_letter_id).values(state=state)
+    )
+    return replace(letter, state=state)
+
+
+def _letter(connection: sa.Connection, select: sa.Select[Any], dead_letter_id: str) -> DeadLetter:
+    row = connection.execute(select.where(dead_letters.c.id == dead_letter_id)).one_or_none()
+    if row is None:
+        raise NotFoundError(
+            f"no dead letter {dead_letter_id!r}; `augury deadletters list` shows all"
+        )
+    return DeadLetter(**{**row._mapping, "state": DeadLetterState(row.state)})

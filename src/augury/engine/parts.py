@@ -1,15 +1,15 @@
 """The one place where adapters are chosen and wired.
 
-An `Engine` is what one process holds open: database, bus, executor, object store, model cache. Each
-is made when first used, so a process that only publishes never imports Celery, and one that only
+`Parts` is what one process holds open: database, bus, executor, object store, model cache. Each is
+made when first used, so a process that only publishes never imports Celery, and one that only
 lists runs never connects to Redis. Nothing is shared across a fork: whoever forks opens its own.
 """
 
 from __future__ import annotations
 
-import os
+import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -18,18 +18,16 @@ from augury.errors import UnavailableError
 from augury.settings import Settings
 
 if TYPE_CHECKING:
-    from augury.bus.port import Bus, Durability
-    from augury.events.envelope import Event
+    from augury.bus.port import Bus
     from augury.jobs.executor import Executor
     from augury.models.cache import ModelCache
-    from augury.monitoring.doctor import Finding
     from augury.storage.database import Database
     from augury.storage.objects import ObjectStore
 
-_SDK_SOURCE = "augury/sdk"
+_log = logging.getLogger(__name__)
 
 
-class Engine:
+class Parts:
     """Everything one process needs, opened lazily. Safe to share among threads.
 
     Args:
@@ -70,20 +68,28 @@ class Engine:
         """Models on this host and in this process."""
         return self._once("cache", self._open_cache)
 
-    def publish(self, events: Sequence[Event]) -> list[str]:
-        """Puts events on the bus; returns their entry ids once they are durable.
+    def after_commit(self, woken: Mapping[str, int] | None = None) -> bool:
+        """Makes what was just committed known at once: to workers, and on the bus.
 
-        Not idempotent by itself: after an error the events may be on the bus. Publishing the same
-        (source, id) again is safe, the ledger records it as a duplicate.
+        Only a matter of latency, hence nothing is raised: the sweeper wakes workers and the relay
+        sends what is in the outbox, sooner or later.
 
-        Raises:
-            UnavailableError: the bus did not confirm.
+        Args:
+            woken: number of items of work that became ready, per queue.
+
+        Returns:
+            False if something did not answer.
         """
-        return self.bus.publish([event.to_json() for event in events])
+        from augury.bus.relay import flush
 
-    def durability(self) -> Durability:
-        """What *accepted* means on the present bus."""
-        return self.bus.durability()
+        try:
+            for queue, count in (woken or {}).items():
+                self.executor.wake(queue, count)
+            flush(self.database, self.bus, resend_s=self.settings.resend_s)
+        except UnavailableError as error:
+            _log.info("to be told later: %s", error, extra={"action": "after_commit_waits"})
+            return False
+        return True
 
     def close(self) -> None:
         """Closes what was opened. The engine may be used again; it opens anew."""
@@ -139,66 +145,3 @@ class Engine:
         from augury.models.cache import ModelCache
 
         return ModelCache(self.settings.effective_cache_dir, self.settings)
-
-
-def open_engine(settings: Settings | None = None) -> Engine:
-    """An engine for the caller's process; nothing is opened before it is used."""
-    return Engine(settings)
-
-
-def diagnose(settings: Settings | None = None) -> list[Finding]:
-    """All of the doctor's findings, Celery's effective settings included."""
-    from augury.execution.celery_app import app
-    from augury.monitoring import doctor
-
-    return doctor.diagnose(settings or Settings(), celery=cast("Mapping[str, object]", app.conf))
-
-
-_shared: dict[int, Engine] = {}
-_shared_lock = threading.Lock()
-
-
-def shared_engine() -> Engine:
-    """This process's engine on the environment's settings, made once (and again after a fork)."""
-    with _shared_lock:
-        if os.getpid() not in _shared:
-            _shared.clear()
-            _shared[os.getpid()] = Engine()
-        return _shared[os.getpid()]
-
-
-def publish(
-    event: str | Mapping[str, Any],
-    data: Any = None,
-    *,
-    source: str = _SDK_SOURCE,
-    subject: str | None = None,
-    event_id: str | None = None,
-    engine: Engine | None = None,
-) -> str:
-    """Publishes one event and returns its id, once the event is durable.
-
-    Args:
-        event: the type, for example `shop.order.placed`; or a whole CloudEvent as a mapping, and
-            then `data` and the other attributes must not be given.
-        data: any JSON value.
-        source: who says it; with the id unique for every distinct event.
-        subject: what it is about.
-        event_id: give one to make a repeated call harmless: the ledger knows a duplicate.
-        engine: another engine than this process's own.
-
-    Raises:
-        InvalidError: not a valid event; every fault is named.
-        UnavailableError: the bus did not confirm; publish again with the same `event_id`.
-    """
-    from augury.events.envelope import new_event, parse_event
-
-    used = engine or shared_engine()
-    max_bytes = used.settings.max_event_bytes
-    if isinstance(event, str):
-        made = new_event(event, data, source=source, subject=subject, event_id=event_id)
-        checked = parse_event(made.to_json(), max_bytes=max_bytes)
-    else:
-        checked = parse_event(event, max_bytes=max_bytes)
-    used.publish([checked])
-    return checked.id
