@@ -1,0 +1,383 @@
+"""What a worker reports about the item that it holds, and what is done about one that cannot.
+
+Each function is one short transaction's work: it takes the run's row, checks the fence and changes
+item and run together. A report under a token that is not the item's last raises `LostLeaseError`
+and changes nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from augury import clock, ids
+from augury.bus.outbox import emit
+from augury.jobs import logs
+from augury.jobs.lifecycle import PROGRESS_PERCENTS, lock_run, progress_event, transition
+from augury.jobs.runs import close_canceled
+from augury.jobs.spec import Mode
+from augury.jobs.states import CANCELABLE, RunState, WorkState
+from augury.jobs.work import (
+    HELD_MODES,
+    SHARD,
+    WorkItem,
+    held,
+    item_of,
+    leased_by,
+    lost,
+    open_window,
+    set_host,
+)
+from augury.storage.database import Database
+from augury.storage.tables import runs, work, workers
+
+_FIRST_BACKOFF_S = 0.5
+_LONGEST_BACKOFF_S = 60.0
+WORKER_LOST = "worker_lost"
+_MAY_GO_ON = CANCELABLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What planning gives, as the ledger stores it.
+
+    Attributes:
+        plan: the pins, as canonical JSON.
+        mode: never `auto`.
+        rows_in: rows of all inputs.
+        shards: at least one, in order; each complete in itself.
+    """
+
+    plan: str
+    mode: Mode
+    rows_in: int
+    shards: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a finished shard led to.
+
+    Attributes:
+        is_last: True if all shards of the run are in.
+        opened: shards that became ready, by queue.
+    """
+
+    is_last: bool
+    opened: Mapping[str, int]
+
+
+# --- planned --------------------------------------------------------------------------------------
+
+
+def finish_plan(
+    database: Database, connection: sa.Connection, item: WorkItem, planned: Planned
+) -> WorkItem | None:
+    """Stores a run's plan and its shards, all or nothing.
+
+    Shards beyond the window wait. In mode `mini_batch` the planner goes on by itself: it becomes
+    the run's holder, and its first shard is leased to it at once.
+
+    Returns:
+        That first shard; None in the other modes.
+
+    Raises:
+        LostLeaseError: the item is not the caller's any more; nothing was stored.
+    """
+    run = _reporting(database, connection, item)
+    _close(connection, item, state=WorkState.DONE)
+    num_shards = len(planned.shards)
+    goes_on = planned.mode is Mode.MINI_BATCH
+    details = f"Scoring {planned.rows_in} rows in {num_shards} shard{'s' * (num_shards != 1)}."
+    connection.execute(
+        sa.update(runs)
+        .where(runs.c.id == run.id)
+        .values(
+            plan=planned.plan,
+            mode=planned.mode,
+            rows_in=planned.rows_in,
+            shards_total=num_shards,
+            lifecycle_details=details,
+            host=item.worker_id if goes_on else None,
+        )
+    )
+    logs.append(connection, run.id, "info", f"{details} Mode {planned.mode}.")
+    window = run.spec["max_concurrency"]
+    rows = [
+        _shard_row(run.id, seq, spec, planned.mode, is_ready=seq < window)
+        for seq, spec in enumerate(planned.shards)
+    ]
+    connection.execute(sa.insert(work), rows)
+    return _lease_first(connection, item, rows[0]["id"]) if goes_on else None
+
+
+def _shard_row(
+    run_id: str, seq: int, spec: Mapping[str, Any], mode: Mode, *, is_ready: bool
+) -> dict[str, Any]:
+    return {
+        "id": ids.new_id("work"),
+        "run_id": run_id,
+        "kind": SHARD,
+        "seq": seq,
+        "queue": mode,
+        "state": WorkState.READY if is_ready else WorkState.WAITING,
+        "spec": spec,
+        "ready_at": clock.utc_now() if is_ready else None,
+    }
+
+
+def _lease_first(connection: sa.Connection, plan: WorkItem, shard_id: str) -> WorkItem:
+    leased = connection.execute(
+        sa.update(work)
+        .where(work.c.id == shard_id)
+        .values(
+            state=WorkState.LEASED,
+            token=1,
+            attempts=1,
+            worker_id=plan.worker_id,
+            leased_at=clock.utc_now(),
+        )
+        .returning(*work.c)
+    ).one()
+    return item_of(leased)
+
+
+# --- scored ---------------------------------------------------------------------------------------
+
+
+def finish_shard(
+    database: Database,
+    connection: sa.Connection,
+    item: WorkItem,
+    result: Mapping[str, Any],
+    *,
+    rows_done: int,
+) -> Finished:
+    """Records a shard's result, counts it, tells of progress and lets the next shards in.
+
+    Args:
+        database: for the dialect.
+        connection: the transaction.
+        item: the shard.
+        result: as a plain document.
+        rows_done: rows of the shard.
+
+    Raises:
+        LostLeaseError: the item is not the caller's any more; nothing was recorded.
+    """
+    run = _reporting(database, connection, item)
+    before = _close(connection, item, state=WorkState.DONE, result=result, rows_done=rows_done)
+    changed = _count_rows(
+        database, connection, run.id, rows_done - before, shards_done=runs.c.shards_done + 1
+    )
+    is_last = changed.shards_done == changed.shards_total
+    opened = {} if is_last else open_window(connection, run.id, run.spec["max_concurrency"])
+    if is_last and run.mode in HELD_MODES:
+        set_host(connection, run.id, None)
+    return Finished(is_last=is_last, opened=opened)
+
+
+def report_progress(
+    database: Database, connection: sa.Connection, item: WorkItem, rows_done: int
+) -> None:
+    """Counts the rows that an unfinished shard has done so far.
+
+    Raises:
+        LostLeaseError: the item is not the caller's any more.
+    """
+    run = _reporting(database, connection, item)
+    before = connection.scalar(sa.select(work.c.rows_done).where(held(item)))
+    if before is None:
+        raise lost(item)
+    connection.execute(sa.update(work).where(held(item)).values(rows_done=rows_done))
+    _count_rows(database, connection, run.id, rows_done - before)
+
+
+def _count_rows(
+    database: Database, connection: sa.Connection, run_id: str, more: int, **values: Any
+) -> Any:
+    """Adds to a run's rows; tells of each quarter once, however often rows are counted again."""
+    changed = connection.execute(
+        sa.update(runs)
+        .where(runs.c.id == run_id)
+        .values(rows_done=runs.c.rows_done + more, **values)
+        .returning(*runs.c)
+    ).one()
+    passed = [
+        percent
+        for percent in PROGRESS_PERCENTS
+        if changed.progress_announced < percent
+        and 0 < changed.rows_in * percent <= changed.rows_done * 100
+    ]
+    if passed:
+        connection.execute(
+            sa.update(runs).where(runs.c.id == run_id).values(progress_announced=passed[-1])
+        )
+        emit(database, connection, [progress_event(changed, percent) for percent in passed])
+    return changed
+
+
+# --- not done -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why an attempt failed.
+
+    Attributes:
+        code: stable error code; the run's `reason` if the run ends by it.
+        message: a sentence for people.
+        is_permanent: True if trying again cannot help.
+        backoff: False if the next attempt need not wait.
+    """
+
+    code: str
+    message: str
+    is_permanent: bool
+    backoff: bool = True
+
+
+def fail(
+    database: Database, connection: sa.Connection, item: WorkItem, failure: Failure
+) -> RunState:
+    """Records a failed attempt: another one after some time, or the end of the run.
+
+    Returns:
+        The run's state afterwards.
+
+    Raises:
+        LostLeaseError: the item is not the caller's any more.
+    """
+    run = _reporting(database, connection, item)
+    return _failed(database, connection, run, item, failure)
+
+
+def _failed(
+    database: Database, connection: sa.Connection, run: Any, item: WorkItem, failure: Failure
+) -> RunState:
+    what = f"shard {item.seq}" if item.is_shard else "planning"
+    error = f"{failure.code}: {failure.message}"
+    if failure.is_permanent or item.attempts >= run.spec["max_attempts"]:
+        _close(connection, item, state=WorkState.FAILED, error=error)
+        tried = "" if failure.is_permanent else f" (attempt {item.attempts}, the last)"
+        details = f"Run failed: {what}{tried}: {failure.message}"
+        transition(
+            database, connection, run.id, RunState.FAILED, details=details, reason=failure.code
+        )
+        return RunState.FAILED
+    pause_s = _backoff_s(item.attempts) if failure.backoff else 0.0
+    _give_back(connection, item, error=error, pause_s=pause_s)
+    again = f"again in {pause_s:.1f} s" if pause_s else "again at once"
+    text = f"{what}, attempt {item.attempts}: {failure.message}; {again}"
+    logs.append(connection, run.id, "warning", text)
+    return RunState(run.state)
+
+
+def _backoff_s(attempts: int) -> float:
+    doubled = _FIRST_BACKOFF_S * 2.0 ** (attempts - 1)
+    return min(_LONGEST_BACKOFF_S, doubled) * random.uniform(0.8, 1.2)
+
+
+def release(database: Database, connection: sa.Connection, item: WorkItem) -> bool:
+    """Gives an item back unfinished, without counting the attempt; ends it if its run has ended.
+
+    Returns:
+        False if the item is not the caller's any more; then nothing happens.
+    """
+    run = lock_run(database, connection, item.run_id)
+    if run is None or connection.scalar(sa.select(work.c.id).where(held(item))) is None:
+        return False
+    if run.state in _MAY_GO_ON:
+        _give_back(connection, item, attempts=work.c.attempts - 1)
+    else:
+        _end(database, connection, item)
+    if run.host == item.worker_id:
+        set_host(connection, run.id, None)
+    return True
+
+
+def expire(
+    database: Database, connection: sa.Connection, worker_id: str, heartbeat: int
+) -> Counter[str]:
+    """Takes everything from a worker whose heartbeat counter still is `heartbeat`.
+
+    The attempt counts: an item that kills its workers ends its run some time.
+
+    Returns:
+        Items that are ready now, by queue; empty if the worker has moved its counter meanwhile.
+    """
+    row = sa.select(workers.c.heartbeat).where(workers.c.id == worker_id)
+    if connection.scalar(database.lock_rows(row)) != heartbeat:
+        return Counter()
+    ready: Counter[str] = Counter()
+    for item in leased_by(connection, worker_id):
+        run = lock_run(database, connection, item.run_id)
+        if run.state in _MAY_GO_ON:
+            after = _failed(database, connection, run, item, _worker_lost(worker_id))
+            ready[item.queue] += after is not RunState.FAILED
+        else:
+            _end(database, connection, item)
+    connection.execute(sa.update(runs).where(runs.c.host == worker_id).values(host=None))
+    connection.execute(
+        sa.update(workers).where(workers.c.id == worker_id).values(stopped_at=clock.utc_now())
+    )
+    return ready
+
+
+def _worker_lost(worker_id: str) -> Failure:
+    message = f"worker {worker_id} was lost while it held this"
+    return Failure(code=WORKER_LOST, message=message, is_permanent=False, backoff=False)
+
+
+# --- the fence ------------------------------------------------------------------------------------
+
+
+def _reporting(database: Database, connection: sa.Connection, item: WorkItem) -> Any:
+    """The run's row, locked; the run goes on."""
+    run = lock_run(database, connection, item.run_id)
+    if run is None or run.state != RunState.IN_PROGRESS:
+        raise lost(item, f"the run is {'gone' if run is None else run.state}")
+    return run
+
+
+def _close(connection: sa.Connection, item: WorkItem, **values: Any) -> int:
+    """Ends an item that is still held; returns the rows that it had reported before."""
+    before = connection.scalar(sa.select(work.c.rows_done).where(held(item)))
+    changed = connection.execute(
+        sa.update(work).where(held(item)).values(done_at=clock.utc_now(), **values)
+    )
+    if before is None or changed.rowcount != 1:
+        raise lost(item)
+    return int(before)
+
+
+def _give_back(
+    connection: sa.Connection, item: WorkItem, *, pause_s: float = 0.0, **values: Any
+) -> None:
+    """READY again, and what it had reported of its rows is taken back."""
+    before = connection.scalar(sa.select(work.c.rows_done).where(held(item)))
+    ready_at = clock.utc_now() + timedelta(seconds=pause_s)
+    values = {"rows_done": 0, "worker_id": None, **values}
+    changed = connection.execute(
+        sa.update(work).where(held(item)).values(state=WorkState.READY, ready_at=ready_at, **values)
+    )
+    if before is None or changed.rowcount != 1:
+        raise lost(item)
+    if before:
+        connection.execute(
+            sa.update(runs)
+            .where(runs.c.id == item.run_id)
+            .values(rows_done=runs.c.rows_done - before)
+        )
+
+
+def _end(database: Database, connection: sa.Connection, item: WorkItem) -> None:
+    """The run has ended, or is about to: the item with it."""
+    _close(connection, item, state=WorkState.CANCELED)
+    close_canceled(database, connection, item.run_id)

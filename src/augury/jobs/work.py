@@ -1,0 +1,217 @@
+"""Work: what has to run, who holds it, and under which fencing token.
+
+An item is claimed by a conditional UPDATE that adds one to its token. Every later report of the
+holder names that token in its condition, so a worker that was thought dead and wakes up late
+changes nothing: it gets a `LostLeaseError`. All functions work inside the caller's transaction
+and take the run's row first, which is what keeps two of them from waiting for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from augury import clock
+from augury.errors import LostLeaseError
+from augury.jobs.lifecycle import lock_run, transition
+from augury.jobs.spec import Mode
+from augury.jobs.states import RunState, WorkState
+from augury.storage.database import Database
+from augury.storage.tables import runs, work
+
+PLAN = "plan"
+SHARD = "shard"
+# runs of these modes are in the hands of one worker at a time
+HELD_MODES = frozenset({Mode.MINI_BATCH, Mode.BATCH})
+LIVE = (RunState.ACCEPTED, RunState.IN_PROGRESS)
+_CANDIDATES = 8
+# written out, not bound: only then does a partial index serve the query
+_IS_READY = sa.text("work.state = 'READY'")
+_IS_LEASED = sa.text("work.state = 'LEASED'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkItem:
+    """An item in the hands of a worker.
+
+    Attributes:
+        kind: `plan` or `shard`.
+        seq: number of the shard, from 0.
+        spec: the shard, as its plan says; None for `plan`.
+        token: of this claim; a later claim has a greater one.
+        attempts: claims so far that were not given back, this one included.
+    """
+
+    id: str
+    run_id: str
+    kind: str
+    seq: int
+    queue: str
+    spec: Mapping[str, Any] | None
+    token: int
+    attempts: int
+    worker_id: str
+
+    @property
+    def is_shard(self) -> bool:
+        """False for the run's planning."""
+        return self.kind == SHARD
+
+
+def claim(
+    database: Database,
+    connection: sa.Connection,
+    worker_id: str,
+    queues: Sequence[str],
+    *,
+    run_id: str | None = None,
+) -> WorkItem | None:
+    """Takes the next item that is ready and fits, if there is one.
+
+    A run that is held by another worker is passed over. The first claim of a run moves it to
+    IN_PROGRESS; the first claim of a shard of a mode that one worker holds makes this worker the
+    holder.
+
+    Args:
+        database: for the dialect.
+        connection: the transaction.
+        worker_id: who takes it; it must hold nothing else.
+        queues: where to look; oldest first among all of them.
+        run_id: look only at this run.
+    """
+    for candidate in connection.execute(_candidates(worker_id, queues, run_id)).all():
+        run = lock_run(database, connection, candidate.run_id)
+        if run.state not in LIVE or run.host not in (None, worker_id):
+            continue
+        taken = connection.execute(
+            sa.update(work)
+            .where(work.c.id == candidate.id, work.c.state == WorkState.READY)
+            .values(
+                state=WorkState.LEASED,
+                token=work.c.token + 1,
+                attempts=work.c.attempts + 1,
+                worker_id=worker_id,
+                leased_at=clock.utc_now(),
+                rows_done=0,
+            )
+            .returning(*work.c)
+        ).one_or_none()
+        if taken is not None:
+            _begin(database, connection, run, taken)
+            return item_of(taken)
+    return None
+
+
+def _candidates(worker_id: str, queues: Sequence[str], run_id: str | None) -> sa.Select[Any]:
+    select = (
+        sa.select(work.c.id, work.c.run_id)
+        .join(runs, runs.c.id == work.c.run_id)
+        .where(_IS_READY, work.c.queue.in_(queues), work.c.ready_at <= clock.utc_now())
+        .where(runs.c.state.in_(LIVE), sa.or_(runs.c.host.is_(None), runs.c.host == worker_id))
+        .order_by(work.c.ready_at, work.c.seq)
+        .limit(_CANDIDATES)
+    )
+    return select if run_id is None else select.where(work.c.run_id == run_id)
+
+
+def _begin(database: Database, connection: sa.Connection, run: Any, taken: Any) -> None:
+    if run.state == RunState.ACCEPTED:
+        transition(database, connection, run.id, RunState.IN_PROGRESS, details="Planning.")
+    if taken.kind == SHARD and run.mode in HELD_MODES and run.host is None:
+        set_host(connection, run.id, taken.worker_id)
+
+
+def set_host(connection: sa.Connection, run_id: str, worker_id: str | None) -> None:
+    """Makes a worker the holder of a run, or frees it; the caller has the run's row."""
+    connection.execute(sa.update(runs).where(runs.c.id == run_id).values(host=worker_id))
+
+
+def let_go(database: Database, connection: sa.Connection, worker_id: str, run_id: str) -> None:
+    """Frees a run that this worker holds and does nothing for: another one may go on with it."""
+    run = lock_run(database, connection, run_id)
+    if run is not None and run.host == worker_id:
+        set_host(connection, run_id, None)
+
+
+def item_of(row: Any) -> WorkItem:
+    """A leased row of `work` as a value."""
+    return WorkItem(
+        id=row.id,
+        run_id=row.run_id,
+        kind=row.kind,
+        seq=row.seq,
+        queue=row.queue,
+        spec=row.spec,
+        token=row.token,
+        attempts=row.attempts,
+        worker_id=row.worker_id,
+    )
+
+
+def leased_by(connection: sa.Connection, worker_id: str) -> list[WorkItem]:
+    """What a worker holds, by run."""
+    select = sa.select(work).where(_IS_LEASED, work.c.worker_id == worker_id)
+    return [item_of(row) for row in connection.execute(select.order_by(work.c.run_id, work.c.seq))]
+
+
+def held(item: WorkItem) -> sa.ColumnElement[bool]:
+    """The fence: true as long as this very claim is the item's last one."""
+    return sa.and_(
+        work.c.id == item.id,
+        work.c.state == WorkState.LEASED,
+        work.c.token == item.token,
+        work.c.worker_id == item.worker_id,
+    )
+
+
+def check_held(connection: sa.Connection, item: WorkItem) -> None:
+    """Looks whether the holder should go on.
+
+    Raises:
+        LostLeaseError: somebody else has the item now, or its run goes on no longer.
+    """
+    select = (
+        sa.select(runs.c.state).join(work, work.c.run_id == runs.c.id).where(held(item)).limit(1)
+    )
+    state = connection.scalar(select)
+    if state is None:
+        raise lost(item)
+    if state not in LIVE:
+        raise lost(item, f"the run is {state}")
+
+
+def lost(item: WorkItem, why: str = "the lease expired") -> LostLeaseError:
+    """The error that says so."""
+    return LostLeaseError(
+        f"{item.kind} {item.seq} of run {item.run_id} is not this worker's any more: {why}",
+        run_id=item.run_id,
+        token=item.token,
+    )
+
+
+def open_window(connection: sa.Connection, run_id: str, max_concurrency: int) -> dict[str, int]:
+    """Makes waiting shards ready, up to the run's window; the caller has the run's row.
+
+    Returns:
+        How many became ready, by queue.
+    """
+    active = connection.scalar(
+        sa.select(sa.func.count())
+        .select_from(work)
+        .where(work.c.run_id == run_id, work.c.state.in_((WorkState.READY, WorkState.LEASED)))
+    )
+    free = max_concurrency - int(active or 0)
+    if free <= 0:
+        return {}
+    waiting = sa.select(work.c.id).where(work.c.run_id == run_id, work.c.state == WorkState.WAITING)
+    opened = connection.execute(
+        sa.update(work)
+        .where(work.c.id.in_(waiting.order_by(work.c.seq).limit(free).scalar_subquery()))
+        .values(state=WorkState.READY, ready_at=clock.utc_now())
+        .returning(work.c.queue)
+    ).scalars()
+    found = list(opened)
+    return {queue: found.count(queue) for queue in set(found)}
