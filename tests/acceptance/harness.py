@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from augury import clock
-from augury.settings import child_environment
+from augury.settings import Settings, child_environment
 
 AUGURY = str(Path(sys.executable).with_name("augury"))
 READY_S = 60.0
@@ -131,6 +131,11 @@ class Augury:
             if mine.encode() in variables and process.info["status"] != psutil.STATUS_ZOMBIE:
                 found.append(f"{process.pid}: {' '.join(process.info['cmdline'] or ())}")
         return found
+
+    def redis_urls(self) -> list[str]:
+        """Addresses of the servers that this installation has started itself."""
+        settings = Settings(home=self.home)
+        return [] if "AUGURY_REDIS_URL" in self._variables else [settings.effective_redis_url]
 
     # --- its surfaces -----------------------------------------------------------------------------
 
