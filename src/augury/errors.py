@@ -14,6 +14,7 @@ HTTP status codes are `api/errors.py`'s business, exit codes the CLI's: this mod
     ├── IdentityError       an object is not the one that was planned
     ├── CorruptError        bytes that cannot be what they claim to be
     ├── LimitError          a stated limit was reached (run time, memory, size)
+    ├── ConservationError   rows were lost or doubled: a law of the design is broken
     └── LostLeaseError      the caller no longer owns the work it is reporting on
 """
 
@@ -115,6 +116,12 @@ class LimitError(AuguryError):
     """A stated limit was reached (run time, memory, size)."""
 
     code = "limit"
+
+
+class ConservationError(AuguryError):
+    """Rows went in that did not come out, or the reverse; nothing is committed."""
+
+    code = "conservation"
 
 
 class LostLeaseError(AuguryError):

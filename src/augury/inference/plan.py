@@ -20,6 +20,7 @@ from typing import Any, Self
 import msgspec
 
 from augury import ids
+from augury.data.dataset import RowGroup
 from augury.data.manifest import FileRows, Part, Rows
 from augury.errors import CorruptError
 from augury.jobs.spec import Mode
@@ -103,14 +104,6 @@ class ShardSpec:
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Reads what `to_json` wrote."""
         return _converted(document, cls)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowGroup:
-    """One row group as planning sees it; `size_bytes` counts the compressed columns to be read."""
-
-    num_rows: int
-    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,244 @@
+"""From row groups to matrices: decoding, conversion, and nothing per row in Python.
+
+Arrow decodes a file's row groups in batches of bounded size. Each batch is converted into a
+row-major matrix that was allocated once and is used again and again. Columns are copied in blocks
+of about 2,000 rows, so that the rows being filled stay in the second-level cache while every column
+passes over them; filling column after column for the whole batch is several times slower.
+
+A value is converted in the same way whatever the batch it is in: no bit of the matrix depends on
+where batches begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from augury.data.contract import Binding, Encoding, Feature, bind
+from augury.data.dataset import open_planned, parquet_errors, verify
+from augury.data.unknown import UnknownCounter
+from augury.errors import CorruptError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from augury.models.signature import Signature
+    from augury.settings import Settings
+    from augury.storage.objects import InputObject
+
+BLOCK_ROWS = 2048
+BATCH_ROWS = 65_536
+_MATRIX_BYTES = 16 * 2**20
+_DECODED_BYTES = 32 * 2**20
+_READ_BUFFER_BYTES = 2**20
+_LARGEST_INT64 = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSlice:
+    """Row groups of one file to read, in order: (number, rows that the footer promises)."""
+
+    uri: str
+    tag: str
+    row_groups: tuple[tuple[int, int], ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of these row groups."""
+        return sum(num_rows for _, num_rows in self.row_groups)
+
+
+def batch_rows(num_features: int, itemsize: int, row_bytes: float = 0.0) -> int:
+    """Most rows of a batch, so that neither its matrix nor what is decoded becomes too large.
+
+    Args:
+        num_features: columns of the matrix.
+        itemsize: bytes of one of its cells.
+        row_bytes: decoded bytes of a row, about; 0 if unknown.
+    """
+    by_matrix = _MATRIX_BYTES // max(1, num_features * itemsize)
+    by_decoded = int(_DECODED_BYTES / row_bytes) if row_bytes > 0 else BATCH_ROWS
+    return max(1, min(BATCH_ROWS, by_matrix, by_decoded))
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def read_batches(
+    file: FileSlice,
+    signature: Signature,
+    columns: Sequence[str],
+    *,
+    max_rows: int,
+    settings: Settings,
+) -> Iterator[tuple[pa.RecordBatch, Binding]]:
+    """Decodes one file's row groups, in order, in batches of at most `max_rows` rows.
+
+    Only the columns that are needed are read. The file's identity is checked when it is opened and
+    after its last byte: if the iterator ends without an error, all rows were the planned ones.
+
+    Raises:
+        IdentityError: replaced or deleted since it was planned.
+        CorruptError: the file is damaged, or holds another number of rows than its footer said.
+        ContractError: its schema does not fit (it was checked when the run was planned).
+        UnavailableError: its store failed.
+    """
+    found = 0
+    with open_planned(file.uri, file.tag, settings) as source:
+        with parquet_errors(source, file.uri, file.tag):
+            for batch, binding in _decode(source, file, signature, columns, max_rows):
+                found += batch.num_rows
+                yield batch, binding
+        verify(source, file.uri, file.tag)
+    if found != file.num_rows:
+        raise CorruptError(
+            f"{file.uri}: expected {file.num_rows} rows as its footer says, found {found}",
+            uri=file.uri,
+            expected=file.num_rows,
+            found=found,
+        )
+
+
+def _decode(
+    source: InputObject,
+    file: FileSlice,
+    signature: Signature,
+    columns: Sequence[str],
+    max_rows: int,
+) -> Iterator[tuple[pa.RecordBatch, Binding]]:
+    from pyarrow import parquet as pq
+
+    metadata = pq.read_metadata(source)
+    binding = bind(metadata.schema.to_arrow_schema(), signature, columns)
+    reader = pq.ParquetFile(
+        source,
+        metadata=metadata,
+        read_dictionary=binding.dictionaries,
+        page_checksum_verification=True,
+        **_buffering(file.uri),
+    )
+    numbers = [number for number, _ in file.row_groups]
+    rows = min(max_rows, _rows_of_bounded_bytes(metadata, numbers))
+    for batch in reader.iter_batches(
+        batch_size=rows, row_groups=numbers, columns=binding.names, use_threads=False
+    ):
+        yield batch, binding
+
+
+def _buffering(uri: str) -> dict[str, Any]:
+    """A local file is read piece by piece; over a network, ranges are fetched ahead, joined."""
+    if uri.startswith("file://"):
+        return {"buffer_size": _READ_BUFFER_BYTES}
+    return {"pre_buffer": True}
+
+
+def _rows_of_bounded_bytes(metadata: Any, row_groups: Sequence[int]) -> int:
+    groups = [metadata.row_group(number) for number in row_groups]
+    num_rows = sum(group.num_rows for group in groups)
+    num_bytes = sum(group.total_byte_size for group in groups)
+    return batch_rows(1, 1, num_bytes / num_rows if num_rows else 0.0)
+
+
+# --- conversion -----------------------------------------------------------------------------------
+
+
+def fill(
+    matrix: NDArray[Any], batch: pa.RecordBatch, binding: Binding, unknown: UnknownCounter
+) -> None:
+    """Converts a batch into a matrix.
+
+    Args:
+        matrix: `(batch.num_rows, num_features)`, C-contiguous; every cell is overwritten.
+        batch: decoded rows, with at least the binding's columns.
+        binding: of the file that the batch comes from.
+        unknown: counts the values that are not among a column's categories.
+    """
+    import numpy as np
+
+    columns = [_values(batch.column(each.name), each, unknown) for each in binding.features]
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: infinite, as in libraries
+        for start in range(0, batch.num_rows, BLOCK_ROWS):
+            rows = slice(start, min(start + BLOCK_ROWS, batch.num_rows))
+            block = matrix[rows]
+            for index, (values, missing) in enumerate(columns):
+                block[:, index] = values[rows]
+                if missing is not None:
+                    block[missing[rows], index] = np.nan
+
+
+_Values = tuple["NDArray[Any]", "NDArray[np.bool_] | None"]
+
+
+def _values(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> _Values:
+    """A column as numbers of its own type, and where it is missing (None: nowhere)."""
+    if feature.encoding is Encoding.CATEGORY:
+        return _plain(_codes(column, feature, unknown))
+    return _plain(_decoded(column))
+
+
+def _decoded(column: pa.Array) -> pa.Array:
+    """A plain array of a type that numpy knows."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if types.is_boolean(column.type):
+        return column.cast(pa.uint8())
+    if types.is_decimal(column.type):
+        return column.cast(pa.float64())
+    if types.is_null(column.type) or types.is_float16(column.type):
+        return column.cast(pa.float32())
+    return column
+
+
+def _plain(column: pa.Array) -> _Values:
+    """Nulls apart from values: so a long integer is rounded once, whether nulls are near or not."""
+    if not column.null_count:
+        return column.to_numpy(zero_copy_only=True), None
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    return column.fill_null(0).to_numpy(zero_copy_only=True), missing
+
+
+def _codes(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> pa.Array:
+    """Indices among the categories, null where the value is null or unknown."""
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        known = _index_in(column.dictionary, feature)
+        codes = known.take(column.indices)
+        missing_values = known.null_count > 0
+    else:
+        codes = _index_in(column, feature)
+        missing_values = codes.null_count > column.null_count
+    if missing_values:
+        lost = pc.and_(codes.is_null(), column.is_valid())
+        unknown.count(feature.name, column.filter(lost))
+    return codes
+
+
+def _index_in(values: pa.Array, feature: Feature) -> pa.Array:
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    if pa.types.is_null(values.type):
+        return pa.nulls(len(values), pa.int32())
+    if isinstance(feature.categories[0], str):
+        return pc.index_in(values.cast(pa.string()), value_set=pa.array(feature.categories))
+    if pa.types.is_uint64(values.type):  # what int64 cannot hold is no category
+        values = pc.if_else(pc.less_equal(values, _LARGEST_INT64), values, None)
+    categories = pa.array(feature.categories, pa.int64())
+    return pc.index_in(values.cast(pa.int64()), value_set=categories)
+
+
+def carried(batch: pa.RecordBatch, fields: Sequence[pa.Field]) -> list[pa.Array]:
+    """The carried columns in the types of the output."""
+    columns = []
+    for field in fields:
+        column = batch.column(field.name)
+        columns.append(column if column.type == field.type else column.cast(field.type))
+    return columns

@@ -1,0 +1,108 @@
+"""Building the manifest: where the rows are counted.
+
+The last step of a run before its commit. Law 2 is asserted here for every file and in sum, from
+what the shards counted while scoring against what the plan promised from the footers; a run that
+lost or doubled a row cannot be committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from augury.data.manifest import FileRows, Manifest, Part, Rows
+from augury.data.unknown import merged
+from augury.errors import ConservationError
+from augury.inference.plan import Plan, ShardResult, total_rows
+
+
+def build_manifest(
+    plan: Plan, *, run_id: str, job: str, results: Sequence[ShardResult]
+) -> Manifest:
+    """The manifest of a finished run. Pure: the same results give the same bytes.
+
+    Args:
+        plan: of the run.
+        run_id: of the run.
+        job: name of its job.
+        results: of all its shards, in any order.
+
+    Raises:
+        ConservationError: a shard is missing or came twice, or the rows do not add up.
+    """
+    ordered = sorted(results, key=lambda result: result.seq)
+    _check_shards(plan, ordered)
+    files = _by_file(plan, ordered)
+    parts = tuple(result.part for result in ordered if result.part is not None)
+    rows = total_rows([file.rows for file in files])
+    _check_sums(plan, rows, ordered, parts)
+    return Manifest(
+        run_id=run_id,
+        job=job,
+        model={
+            "name": plan.model.name,
+            "version": plan.model.version,
+            "digest": plan.model.digest,
+            "flavor": plan.model.flavor,
+        },
+        rows=rows,
+        files=files,
+        parts=parts,
+        unknown_categories=merged(result.unknown_categories for result in ordered),
+        pins=msgspec.to_builtins(plan.pins),
+        plan_digest=plan.digest,
+    )
+
+
+def _check_shards(plan: Plan, ordered: Sequence[ShardResult]) -> None:
+    expected = list(range(plan.num_shards))
+    found = [result.seq for result in ordered]
+    if found != expected:
+        missing = sorted(set(expected) - set(found))
+        raise ConservationError(
+            f"expected the results of shards 0 to {plan.num_shards - 1}, each once; found "
+            f"{len(found)}, without {missing[:10]}",
+            expected=plan.num_shards,
+            found=len(found),
+        )
+
+
+def _by_file(plan: Plan, ordered: Sequence[ShardResult]) -> tuple[FileRows, ...]:
+    counted: dict[tuple[str, str], Rows] = {}
+    for result in ordered:
+        for share in result.files:
+            identity = (share.uri, share.tag)
+            counted[identity] = counted.get(identity, Rows()) + share.rows
+    files = []
+    for file in plan.files:
+        rows = counted.pop((file.uri, file.tag), Rows())
+        _check_file(file.uri, file.num_rows, rows)
+        files.append(FileRows(uri=file.uri, tag=file.tag, **msgspec.to_builtins(rows)))
+    if counted:
+        raise ConservationError(f"rows of files that were not planned: {sorted(counted)[:10]}")
+    return tuple(files)
+
+
+def _check_file(uri: str, num_rows: int, rows: Rows) -> None:
+    if rows.rows_in != num_rows or not rows.balanced:
+        raise ConservationError(
+            f"{uri}: expected {num_rows} rows = predicted + rejected + filtered, found {rows}",
+            uri=uri,
+            expected=num_rows,
+            found=rows.rows_in,
+        )
+
+
+def _check_sums(
+    plan: Plan, rows: Rows, ordered: Sequence[ShardResult], parts: Sequence[Part]
+) -> None:
+    written = sum(part.num_rows for part in parts)
+    reported = total_rows([result.rows for result in ordered])
+    if rows.rows_in != plan.rows_in or reported != rows or written != rows.rows_predicted:
+        raise ConservationError(
+            f"expected {plan.rows_in} rows in all; the files give {rows}, the shards {reported}, "
+            f"the parts hold {written}",
+            expected=plan.rows_in,
+            found=rows.rows_in,
+        )

@@ -1,0 +1,281 @@
+"""Read, predict and write, all at once.
+
+Three threads: one decodes row groups and fills matrices, the caller's predicts, one encodes and
+writes. They are joined by short channels, so the slowest of the three sets the pace and the others
+wait, and a few matrices go round and round. Whatever fails first ends all three, and none outlives
+`run`.
+
+    read and convert ──(filled matrices)──> predict ──(predictions, carried columns)──> write
+           └<────────────(free matrices)───────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from augury import clock
+from augury.data import output
+from augury.data.batches import FileSlice, batch_rows, carried, fill, read_batches
+from augury.data.unknown import UnknownCounter
+from augury.errors import AuguryError, InvalidError, LimitError
+from augury.inference.channel import Channel, LeftError
+from augury.models.signature import Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from augury.inference.plan import Plan
+    from augury.models.port import Model
+    from augury.models.signature import Signature
+    from augury.settings import Settings
+
+CHECK_S = 0.25  # between two calls of `check`
+PREDICT_S = 0.2  # what one call of `predict` should take at most
+_FIRST_ROWS = 4096
+_MATRICES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Filled:
+    """Rows of one file, ready to be predicted: the first of a matrix, and their carried columns."""
+
+    file: int
+    matrix: NDArray[Any]
+    num_rows: int
+    carried: list[pa.Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    predictions: NDArray[Any]
+    carried: list[pa.Array]
+
+
+class Pipeline:
+    """One shard being scored; to be run once.
+
+    Args:
+        plan: of the run.
+        files: row groups to score, in order.
+        model: the planned one, loaded.
+        settings: for access to the inputs.
+        num_threads: with which the model computes.
+        on_progress: called with the number of rows predicted since the last call.
+        check: called about every `CHECK_S`; what it raises ends the run.
+
+    Attributes:
+        rows_predicted: by file, in order.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        files: Sequence[FileSlice],
+        model: Model,
+        settings: Settings,
+        *,
+        num_threads: int,
+        on_progress: Callable[[int], None],
+        check: Callable[[], None],
+    ) -> None:
+        self.rows_predicted = [0] * len(files)
+        self._plan = plan
+        self._signature = plan.model.signature
+        self._files = files
+        self._model = model
+        self._settings = settings
+        self._on_progress = on_progress
+        self._check = _Throttled(check)
+        self._pace = _Pace(num_threads)
+        self._unknown = UnknownCounter()
+        self._free: Channel[NDArray[Any]] = Channel(_MATRICES)
+        self._filled: Channel[_Filled] = Channel(1)
+        self._scored: Channel[_Scored] = Channel(2)
+        self._num_written = 0
+
+    @property
+    def unknown_categories(self) -> dict[str, dict[str, int]]:
+        """Counts of values that the model does not know, by column."""
+        return self._unknown.counts()
+
+    def run(self, path: Path) -> int:
+        """Scores all rows into a new local file.
+
+        Returns:
+            The number of rows written.
+
+        Raises:
+            Exception: the first error of any of the three; no thread is left then either.
+        """
+        threads = [
+            Thread(target=self._reading, name="augury-read"),
+            Thread(target=self._writing, args=(path,), name="augury-write"),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._predict_all()
+            self._scored.close()
+        finally:
+            self._filled.leave()
+            self._free.close(LeftError())
+            self._scored.close(LeftError())
+            for thread in threads:
+                thread.join()
+        self._scored.raise_if_left()
+        return self._num_written
+
+    # --- the reading thread
+
+    def _reading(self) -> None:
+        try:
+            self._read_all()
+            self._filled.close()
+        except LeftError:
+            pass  # the others ended; they know why
+        except BaseException as error:
+            self._filled.close(error)
+
+    def _read_all(self) -> None:
+        max_rows = self._make_matrices()
+        free = self._free.receive()
+        fields = list(output.decode_schema(self._plan.output_schema))[: len(self._plan.columns)]
+        for number, file in enumerate(self._files):
+            for batch, binding in read_batches(
+                file,
+                self._signature,
+                self._plan.columns,
+                max_rows=max_rows,
+                settings=self._settings,
+            ):
+                matrix = next(free)
+                fill(matrix[: batch.num_rows], batch, binding, self._unknown)
+                self._filled.send(
+                    _Filled(
+                        file=number,
+                        matrix=matrix,
+                        num_rows=batch.num_rows,
+                        carried=carried(batch, fields),
+                    )
+                )
+
+    def _make_matrices(self) -> int:
+        import numpy as np
+
+        dtype = np.dtype(self._signature.dtype)
+        num_features = self._signature.num_features
+        num_rows = max([file.num_rows for file in self._files], default=1)
+        max_rows = min(num_rows, batch_rows(num_features, dtype.itemsize))
+        for _ in range(_MATRICES):
+            self._free.send(np.empty((max_rows, num_features), dtype))
+        return max_rows
+
+    # --- the calling thread
+
+    def _predict_all(self) -> None:
+        for filled in self._filled.receive(self._check):
+            predictions = self._predict(filled)
+            self._free.send(filled.matrix)
+            self._scored.send(_Scored(predictions=predictions, carried=filled.carried), self._check)
+            self.rows_predicted[filled.file] += filled.num_rows
+            self._on_progress(filled.num_rows)
+
+    def _predict(self, filled: _Filled) -> NDArray[Any]:
+        import numpy as np
+
+        pieces: list[NDArray[Any]] = []
+        start = 0
+        while start < filled.num_rows:
+            rows = filled.matrix[start : min(start + self._pace.rows, filled.num_rows)]
+            started = clock.monotonic_s()
+            pieces.append(self._call(rows, self._files[filled.file].uri))
+            self._pace.took(len(rows), clock.monotonic_s() - started)
+            start += len(rows)
+            self._check()
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _call(self, rows: NDArray[Any], uri: str) -> NDArray[Any]:
+        name = f"model {self._plan.model.name} ({self._model.backend})"
+        try:
+            predictions = self._model.predict(rows)
+        except AuguryError:
+            raise
+        except MemoryError as error:
+            raise LimitError(f"no memory left while {name} scored {uri}", uri=uri) from error
+        except Exception as error:
+            raise InvalidError(f"{name} failed on rows of {uri}: {error}", uri=uri) from error
+        expected = _expected_shape(self._signature, len(rows))
+        if predictions.shape != expected:
+            raise InvalidError(
+                f"{name} does not fit its signature: expected predictions of shape {expected}, "
+                f"found {predictions.shape}"
+            )
+        return predictions
+
+    # --- the writing thread
+
+    def _writing(self, path: Path) -> None:
+        try:
+            self._num_written = self._write_all(path)
+        except LeftError:
+            pass
+        except BaseException as error:
+            self._scored.leave(error)
+
+    def _write_all(self, path: Path) -> int:
+        schema = output.decode_schema(self._plan.output_schema)
+        fields = list(schema)[len(self._plan.columns) :]
+        settings = self._plan.pins.writer
+        with output.PartWriter(
+            path,
+            schema,
+            codec=settings.codec,
+            row_group_rows=settings.row_group_rows,
+            data_page_version=settings.data_page_version,
+            dictionary_columns=settings.dictionary_columns,
+        ) as writer:
+            for scored in self._scored.receive():
+                columns = output.prediction_columns(scored.predictions, self._signature, fields)
+                writer.write([*scored.carried, *columns])
+        return writer.num_rows
+
+
+def _expected_shape(signature: Signature, num_rows: int) -> tuple[int, ...]:
+    if signature.task is Task.MULTICLASS:
+        return (num_rows, len(signature.classes))
+    return (num_rows,)
+
+
+class _Throttled:
+    """Calls `check` at most every `CHECK_S`, however often it is asked."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+        self._next_at = 0.0
+
+    def __call__(self) -> None:
+        now = clock.monotonic_s()
+        if now >= self._next_at:
+            self._next_at = now + CHECK_S
+            self._check()
+
+
+class _Pace:
+    """How many rows a `predict` call gets: what takes about `PREDICT_S`, measured as it goes.
+
+    So `check` is called in time whatever the model costs. No bit of the output depends on it, for
+    models are row-independent.
+    """
+
+    def __init__(self, num_threads: int) -> None:
+        self.rows = _FIRST_ROWS * max(1, num_threads)
+
+    def took(self, num_rows: int, seconds: float) -> None:
+        """Learns from one call; what it allows at most doubles from call to call."""
+        affordable = int(num_rows * PREDICT_S / seconds) if seconds > 0 else self.rows * 2
+        self.rows = max(1, min(affordable, self.rows * 2))

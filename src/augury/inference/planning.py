@@ -1,0 +1,195 @@
+"""Planning a run: from a job's spec and a model to shards, by reading footers only.
+
+Footers are read by several threads, for a data set of many small files is bound by the latency of
+its store. Everything that can be known to be wrong is found here, before a worker is occupied: no
+such input, a damaged file, a replaced one, columns that do not fit the model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from augury.data import output
+from augury.data.contract import check_all, needed_columns
+from augury.data.dataset import Footer, discover, read_footer
+from augury.errors import InvalidError
+from augury.inference.pins import make_pins
+from augury.inference.plan import (
+    FileGroups,
+    Plan,
+    PlannedFile,
+    PlannedModel,
+    ShardSpec,
+    WriterSettings,
+    choose_mode,
+    cut_shards,
+)
+from augury.jobs.spec import JobSpec, Mode, PredictionColumns
+from augury.models.signature import Signature
+from augury.storage.objects import ObjectInfo, canonical_url
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from augury.models.registry import ModelVersion
+    from augury.settings import Settings
+
+_READERS = min(16, 4 * (os.cpu_count() or 1))
+_CHECK_S = 0.25
+# XGBoost predicts in single precision; all else is kept in double
+_FLOAT32_FLAVORS = frozenset({"xgboost"})
+
+
+def plan_run(
+    spec: JobSpec, model: ModelVersion, settings: Settings, *, check: Callable[[], None]
+) -> tuple[Plan, list[ShardSpec]]:
+    """Plans a run. The same spec over the same objects gives the same plan.
+
+    Args:
+        spec: the job's, with the run's overrides on top.
+        model: the version that the spec's reference names now.
+        settings: for access to the inputs.
+        check: called every 0.25 s or so; what it raises ends planning.
+
+    Returns:
+        The plan, and at least one shard (without ranges if there is nothing to score).
+
+    Raises:
+        InvalidError: no input is named, or the output lies within the input.
+        NotFoundError: an input does not exist.
+        ContractError: the data does not fit the model; with every fault of every file.
+        IdentityError: an object is not the one that the input's tag names.
+        CorruptError: a footer does not parse.
+        UnavailableError: a store did not answer.
+    """
+    _check_places(spec)
+    infos = discover([(each.uri, each.tag) for each in spec.input], settings)
+    check()
+    names = needed_columns(model.signature, spec.columns)
+    footers = _read_footers(infos, names, settings, check)
+    schema, prediction_names = _output_schema(spec, model, infos, footers)
+    files = [
+        FileGroups(uri=info.uri, tag=info.tag, row_groups=footer.row_groups)
+        for info, footer in zip(infos, footers, strict=True)
+    ]
+    shards = cut_shards(files, spec.target_shard_bytes, spec.target_shard_rows)
+    rows_in = sum(footer.num_rows for footer in footers)
+    size_bytes = sum(footer.size_bytes for footer in footers)
+    plan = Plan(
+        mode=_mode(spec, size_bytes, rows_in, len(files)),
+        model=_planned_model(model),
+        files=tuple(_planned_files(infos, footers)),
+        columns=spec.columns,
+        prediction_columns=prediction_names,
+        output_schema=output.encode_schema(schema),
+        num_shards=len(shards),
+        rows_in=rows_in,
+        size_bytes=size_bytes,
+        pins=make_pins(
+            model.flavor, WriterSettings(dictionary_columns=output.dictionary_columns(schema))
+        ),
+    )
+    return plan, shards
+
+
+def _check_places(spec: JobSpec) -> None:
+    if not spec.input:
+        raise InvalidError("nothing to score: neither the job nor the run names an `input`")
+    below = canonical_url(spec.output).rstrip("/") + "/"
+    for each in spec.input:
+        folder = canonical_url(each.uri).rstrip("/") + "/"
+        if below.startswith(folder):
+            raise InvalidError(
+                f"the output {below} lies within the input {folder}, so that a later run would "
+                "take predictions for data; choose another output"
+            )
+
+
+def _mode(spec: JobSpec, size_bytes: int, rows_in: int, num_files: int) -> Mode:
+    if spec.mode is not Mode.AUTO:
+        return spec.mode
+    return choose_mode(size_bytes, rows_in, num_files)
+
+
+# --- footers --------------------------------------------------------------------------------------
+
+
+def _read_footers(
+    infos: Sequence[ObjectInfo],
+    names: Sequence[str],
+    settings: Settings,
+    check: Callable[[], None],
+) -> list[Footer]:
+    if len(infos) == 1:
+        return [read_footer(infos[0], settings, names)]
+    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="augury-footer")
+    try:
+        futures = [pool.submit(read_footer, info, settings, names) for info in infos]
+        return [_result(future, check) for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _result(future: Future[Footer], check: Callable[[], None]) -> Footer:
+    while True:
+        try:
+            return future.result(timeout=_CHECK_S)
+        except TimeoutError:
+            if future.done():
+                raise
+            check()
+
+
+def _planned_files(infos: Sequence[ObjectInfo], footers: Sequence[Footer]) -> Iterator[PlannedFile]:
+    for info, footer in zip(infos, footers, strict=True):
+        yield PlannedFile(
+            uri=info.uri, tag=info.tag, size_bytes=info.size_bytes, num_rows=footer.num_rows
+        )
+
+
+# --- model and output -----------------------------------------------------------------------------
+
+
+def _planned_model(model: ModelVersion) -> PlannedModel:
+    return PlannedModel(
+        name=model.name,
+        version=model.version,
+        digest=model.digest,
+        flavor=model.flavor,
+        uri=model.uri,
+        size_bytes=model.size_bytes,
+        signature=model.signature,
+    )
+
+
+def _output_schema(
+    spec: JobSpec,
+    model: ModelVersion,
+    infos: Sequence[ObjectInfo],
+    footers: Sequence[Footer],
+) -> tuple[pa.Schema, tuple[str, ...]]:
+    import pyarrow as pa
+
+    names = _prediction_names(model.signature, spec.prediction_columns)
+    number = pa.float32() if model.flavor in _FLOAT32_FLAVORS else pa.float64()
+    carried = check_all(_distinct(infos, footers), model.signature, spec.columns, names)
+    predicted = output.prediction_fields(model.signature, names, number)
+    return pa.schema([*carried, *predicted]), names
+
+
+def _prediction_names(signature: Signature, names: PredictionColumns) -> tuple[str, ...]:
+    return output.prediction_names(
+        signature.task, names.prediction, names.probability, names.probabilities
+    )
+
+
+def _distinct(infos: Sequence[ObjectInfo], footers: Sequence[Footer]) -> dict[str, pa.Schema]:
+    """Each schema once, by the first file that has it: thousands of files have mostly one."""
+    found: dict[str, pa.Schema] = {}
+    for info, footer in zip(infos, footers, strict=True):
+        if not any(footer.schema.equals(other) for other in found.values()):
+            found[info.uri] = footer.schema
+    return found

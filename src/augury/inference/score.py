@@ -1,0 +1,155 @@
+"""Scoring one shard: one part, whole or not at all.
+
+The part appears when its last byte is on disk and every input was still the planned one; before
+that there is a temporary file, which an error removes. Scoring a finished shard again writes the
+same bytes, which the store recognises, so it changes nothing; and a worker that lost its lease
+without knowing does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from augury import clock
+from augury.data.batches import FileSlice
+from augury.data.manifest import FileRows, Part
+from augury.errors import ConservationError
+from augury.inference.pins import check_pins
+from augury.inference.pipeline import Pipeline
+from augury.inference.plan import Plan, ShardResult, ShardSpec, total_rows
+from augury.storage.files import file_digest
+
+if TYPE_CHECKING:
+    from augury.models.port import Model
+    from augury.settings import Settings
+    from augury.storage.objects import ObjectStore
+
+
+def score_shard(
+    plan: Plan,
+    shard: ShardSpec,
+    model: Model,
+    output: ObjectStore,
+    settings: Settings,
+    *,
+    num_threads: int,
+    on_progress: Callable[[int], None],
+    check: Callable[[], None],
+) -> ShardResult:
+    """Scores a shard and publishes its part.
+
+    Idempotent: what it writes follows from plan and shard alone.
+
+    Args:
+        plan: of the run.
+        shard: one of its shards.
+        model: the planned one, loaded.
+        output: rooted at the run's folder.
+        settings: for access to the inputs.
+        num_threads: threads with which `model` computes; a `predict` call gets rows for all.
+        on_progress: called with the number of rows predicted since the last call.
+        check: called every 0.25 s or so, from the calling thread; what it raises aborts the
+            shard: the temporary file goes, nothing is published.
+
+    Raises:
+        IdentityError: an input was replaced or deleted.
+        CorruptError: an input is damaged.
+        ConflictError: the plan's pins cannot be honoured here, or other content is in the place
+            of the part.
+        InvalidError: the model failed on the data.
+        LimitError: no space left for the output, or no memory.
+        UnavailableError: a store failed.
+        ConservationError: rows were lost; a bug.
+    """
+    started = clock.monotonic_s()
+    check_pins(plan.pins, model)
+    pipeline = Pipeline(
+        plan,
+        files_of(shard),
+        model,
+        settings,
+        num_threads=num_threads,
+        on_progress=on_progress,
+        check=check,
+    )
+    with _staged(output, shard.part_key) as path:
+        num_written = pipeline.run(path)
+        files = _accounted(files_of(shard), pipeline.rows_predicted, num_written)
+        part = _part(shard, path, num_written)
+        check()
+        output.put_file(shard.part_key, path)
+    return ShardResult(
+        seq=shard.seq,
+        **_counts(files),
+        files=files,
+        part=part,
+        unknown_categories=pipeline.unknown_categories,
+        seconds=clock.monotonic_s() - started,
+    )
+
+
+def files_of(shard: ShardSpec) -> tuple[FileSlice, ...]:
+    """A shard's row groups by file, in order."""
+    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for each in shard.ranges:
+        groups.setdefault((each.uri, each.tag), []).append((each.row_group, each.num_rows))
+    return tuple(
+        FileSlice(uri=uri, tag=tag, row_groups=tuple(row_groups))
+        for (uri, tag), row_groups in groups.items()
+    )
+
+
+@contextmanager
+def _staged(output: ObjectStore, key: str) -> Iterator[Path]:
+    path = output.stage(key)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _part(shard: ShardSpec, path: Path, num_rows: int) -> Part:
+    return Part(
+        key=shard.part_key,
+        size_bytes=path.stat().st_size,
+        sha256=file_digest(path),
+        num_rows=num_rows,
+        shard=shard.seq,
+    )
+
+
+def _accounted(
+    files: Sequence[FileSlice], predicted: Sequence[int], num_written: int
+) -> tuple[FileRows, ...]:
+    """The account of each file; counted where rows were predicted, not copied from the plan.
+
+    Raises:
+        ConservationError: a row is missing or too many.
+    """
+    accounts = tuple(
+        FileRows(uri=file.uri, tag=file.tag, rows_in=file.num_rows, rows_predicted=count)
+        for file, count in zip(files, predicted, strict=True)
+    )
+    for account in accounts:
+        if not account.rows.balanced:
+            raise ConservationError(f"rows are missing: {account}", uri=account.uri)
+    if sum(predicted) != num_written:
+        raise ConservationError(
+            f"{sum(predicted)} rows were predicted, but {num_written} written",
+            expected=sum(predicted),
+            found=num_written,
+        )
+    return accounts
+
+
+def _counts(files: Sequence[FileRows]) -> dict[str, int]:
+    rows = total_rows([each.rows for each in files])
+    return {
+        "rows_in": rows.rows_in,
+        "rows_predicted": rows.rows_predicted,
+        "rows_rejected": rows.rows_rejected,
+        "rows_filtered": rows.rows_filtered,
+    }
