@@ -1,0 +1,208 @@
+"""One audit from beginning to end: the cut, each family of checks, the report.
+
+Nothing is written, nothing is locked, and everything is paged, so an audit may run at any time
+beside a working system. It counts nothing that a counter says: events are matched again, stream
+and ledger are compared entry by entry, rows are taken from the files themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from augury import clock
+from augury.bus.port import Bus, BusStatus
+from augury.monitoring.audit.balance import Balance
+from augury.monitoring.audit.check import Check, Progress, Tally
+from augury.monitoring.audit.event_checks import EVENT_CHECKS
+from augury.monitoring.audit.event_pages import event_pages
+from augury.monitoring.audit.in_flight import in_flight
+from augury.monitoring.audit.incidents import open_incidents
+from augury.monitoring.audit.leases import LEASE_CHECKS, LeaseWatch
+from augury.monitoring.audit.outbox_checks import OUTBOX_CHECKS, outbox_pages
+from augury.monitoring.audit.output_checks import OUTPUT_CHECKS, STORE_CHECK, UNCOMMITTED_CHECKS
+from augury.monitoring.audit.output_pass import examine_outputs
+from augury.monitoring.audit.references import COUNTED, REFERENCE_CHECKS, References
+from augury.monitoring.audit.report import AuditReport, Cut, InFlight
+from augury.monitoring.audit.run_checks import RUN_CHECKS
+from augury.monitoring.audit.run_pages import run_pages
+from augury.monitoring.audit.stream import (
+    COUNT_CHECKS,
+    STREAM_CHECKS,
+    count_stream,
+    stream_pages,
+)
+from augury.settings import Settings
+from augury.storage.database import Database
+from augury.storage.tables import dead_letters, events, outbox, runs
+
+_OPEN = "OPEN"
+
+CHECKS: tuple[Check[Any], ...] = (
+    *STREAM_CHECKS,
+    *COUNT_CHECKS,
+    *EVENT_CHECKS,
+    *REFERENCE_CHECKS,
+    *OUTBOX_CHECKS,
+    *RUN_CHECKS,
+    *LEASE_CHECKS,
+    STORE_CHECK,
+    *OUTPUT_CHECKS,
+    *UNCOMMITTED_CHECKS,
+)
+_DEEP = frozenset(check.name for check in (STORE_CHECK, *OUTPUT_CHECKS, *UNCOMMITTED_CHECKS))
+
+
+def _silent(_stage: str, _done: int, _total: int | None) -> None:
+    """Progress that nobody watches."""
+
+
+def audit(
+    database: Database,
+    bus: Bus,
+    settings: Settings,
+    *,
+    deep: bool = True,
+    on_progress: Progress | None = None,
+) -> AuditReport:
+    """Compares the ledger with the evidence; changes nothing.
+
+    Args:
+        database: the ledger.
+        bus: its stream.
+        settings: how long things may take before they count as stuck; how stores are reached.
+        deep: also read outputs and inputs: every byte of every part of every run.
+        on_progress: called now and then with the stage, how many of its subjects are done, and how
+            many there are (None: not known).
+
+    Raises:
+        UnavailableError: database or bus did not answer; a store that does not is a violation.
+    """
+    return _Audit(database, bus, settings, on_progress or _silent).run(deep=deep)
+
+
+class _Audit:
+    """The state of one audit; `run` calls the families in an order that finds evidence fresh."""
+
+    def __init__(
+        self, database: Database, bus: Bus, settings: Settings, on_progress: Progress
+    ) -> None:
+        self._database = database
+        self._bus = bus
+        self._settings = settings
+        self._on_progress = on_progress
+        self._began_s = clock.monotonic_s()
+        self._balance = Balance()
+        self._now = clock.utc_now()
+        window = timedelta(days=settings.duplicate_window_days)
+        self._keys_since: datetime = self._now - window + timedelta(days=1)
+        self._grace = timedelta(seconds=4 * settings.lease_timeout_s + 10 * settings.sweep_s)
+        self._status: BusStatus = bus.status()
+        self._incarnation = bus.incarnation()
+
+    def run(self, *, deep: bool) -> AuditReport:
+        self._tally = Tally(check.name for check in CHECKS if deep or check.name not in _DEEP)
+        watch = LeaseWatch(self._database, now=self._now, grace=self._grace)
+        with self._database.read() as connection:
+            position = connection.scalar(sa.select(sa.func.max(events.c.position))) or 0
+            flying = in_flight(connection, self._status, self._now)
+        self._stream()
+        self._events(position)
+        self._references(position)
+        self._outbox()
+        self._runs()
+        if deep:
+            self._outputs()
+        self._leases(watch)
+        return self._report(position, flying, deep=deep)
+
+    def _stream(self) -> None:
+        total, done = self._status.length, 0
+        for page in stream_pages(self._database, self._bus, num_entries=total):
+            self._tally.run(STREAM_CHECKS, page, len(page.settled))
+            done += page.num_entries
+            self._on_progress("stream", done, total)
+        if self._incarnation is not None:
+            count = count_stream(self._database, self._status, self._incarnation)
+            if self._bus.incarnation() == self._incarnation:  # otherwise it was lost just now
+                self._tally.run(COUNT_CHECKS, count, self._status.num_added)
+
+    def _events(self, position: int) -> None:
+        total, done = self._count(events, events.c.position <= position), 0
+        pages = event_pages(self._database, until=position, keys_since=self._keys_since)
+        for page in pages:
+            self._tally.run(EVENT_CHECKS, page, len(page.events))
+            self._balance.add(page)
+            done += len(page.events)
+            self._on_progress("events", done, total)
+
+    def _references(self, position: int) -> None:
+        for done, check in enumerate(REFERENCE_CHECKS):
+            self._on_progress("references", done, len(REFERENCE_CHECKS))
+            with self._database.read() as connection:
+                oldest = connection.scalar(sa.select(sa.func.min(events.c.position))) or 0
+                counted = sa.select(sa.func.count()).select_from(COUNTED[check.name])
+                num_rows = connection.scalar(counted) or 0
+                seen = References(connection, oldest, position)
+                self._tally.run((check,), seen, num_rows)
+
+    def _outbox(self) -> None:
+        patience_s = 2 * self._settings.resend_s + self._status.oldest_age_s
+        grace = timedelta(seconds=patience_s)
+        total, done = self._count(outbox), 0
+        for page in outbox_pages(self._database, now=self._now, grace=grace):
+            self._tally.run(OUTBOX_CHECKS, page, len(page.rows))
+            done += len(page.rows)
+            self._on_progress("outbox", done, total)
+
+    def _runs(self) -> None:
+        total, done = self._count(runs), 0
+        pages = run_pages(
+            self._database, now=self._now, grace=self._grace, keys_since=self._keys_since
+        )
+        for page in pages:
+            self._tally.run(RUN_CHECKS, page, len(page.runs))
+            done += len(page.runs)
+            self._on_progress("runs", done, total)
+
+    def _outputs(self) -> None:
+        total, done = self._count(runs), 0
+        for num_runs, looked in examine_outputs(self._database, self._settings, self._now):
+            self._tally.merge(looked)
+            done += num_runs
+            self._on_progress("outputs", done, total)
+
+    def _leases(self, watch: LeaseWatch) -> None:
+        self._on_progress("leases", 0, len(watch.first))
+        # a worker that died just now has its leases expired within this
+        patience_s = 2 * (self._settings.lease_timeout_s + self._settings.sweep_s)
+        self._tally.run(LEASE_CHECKS, watch.finish(patience_s), len(watch.first))
+        self._on_progress("leases", len(watch.first), len(watch.first))
+
+    def _count(self, table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
+        with self._database.read() as connection:
+            select = sa.select(sa.func.count()).select_from(table).where(*where)
+            return connection.scalar(select) or 0
+
+    def _report(self, position: int, flying: Sequence[InFlight], *, deep: bool) -> AuditReport:
+        with self._database.read() as connection:
+            incidents = tuple(open_incidents(connection))
+        tally = self._tally
+        return AuditReport(
+            cut=Cut(position=position, taken_at=self._now, incarnation=self._incarnation),
+            deep=deep,
+            checked=dict(tally.checked),
+            violations=tuple(tally.violations),
+            num_violations=dict(tally.num_violations),
+            unknown=tuple(tally.unknown),
+            num_unknown=dict(tally.num_unknown),
+            in_flight=tuple(flying),
+            incidents=incidents,
+            rules=tuple(self._balance.rules()),
+            dead_letters_open=self._count(dead_letters, dead_letters.c.state == _OPEN),
+            seconds=round(clock.monotonic_s() - self._began_s, 3),
+            ok=not tally.num_violations and not incidents,
+        )

@@ -1,0 +1,181 @@
+"""The ledger's events, page by page, with everything that a check compares them with.
+
+A page is read in one snapshot: its events, their outcomes, and the rows that these name. What was
+routed is decided again here, from the stored body under the stored ruleset, once per event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from augury.monitoring.audit.rulesets import Rulesets, StoredRules
+from augury.storage.database import Database
+from augury.storage.tables import (
+    dead_letters,
+    event_keys,
+    events,
+    object_claims,
+    outcomes,
+    runs,
+)
+
+LIVE_EPOCH = "0"
+_PAGE_ROWS = 500
+_OBJECT = "object:"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedEvent:
+    """One event with its evidence.
+
+    Attributes:
+        row: of `events`, with `key_position`, `key_digest` (of `event_keys`) and `dead_letter_id`.
+        document: the body, decoded; None if it is no JSON object any more.
+        rules: the ruleset it was routed under, or why that cannot be put together.
+        matched: what the matcher says now; None without document or rules.
+        outcomes: all of the event's, with `run_*` and `claim_outcome_id` of what they name.
+    """
+
+    row: sa.Row[Any]
+    document: dict[str, Any] | None
+    rules: StoredRules | str
+    matched: list[str] | None
+    outcomes: Sequence[sa.Row[Any]]
+
+    @property
+    def subject(self) -> str:
+        """How a finding names it."""
+        return f"event {self.row.position}"
+
+    def expected_outcomes(self) -> set[tuple[str, str]] | None:
+        """(rule id, action) of each outcome that there must be; None if that is unknown."""
+        if self.matched is None or isinstance(self.rules, str):
+            return None
+        rules = self.rules
+        return {(rule, action) for rule in self.matched for action in rules.actions(rule)}
+
+
+@dataclass(frozen=True)
+class EventPage:
+    """Some events in ledger order.
+
+    Attributes:
+        originals: rows that duplicates of this page refer to, by position.
+        keys_since: keys of events accepted before this may have been forgotten.
+    """
+
+    events: Sequence[AuditedEvent]
+    originals: Mapping[int, sa.Row[Any]]
+    keys_since: datetime
+
+
+def event_pages(
+    database: Database, *, until: int, keys_since: datetime, after: int = 0
+) -> Iterator[EventPage]:
+    """Every event with `after` < position <= `until`, in bounded memory."""
+    rulesets = Rulesets()
+    while True:
+        with database.read() as connection:
+            rows = connection.execute(_events(after, until)).all()
+            if not rows:
+                return
+            page = _page(connection, rows, rulesets, keys_since)
+        yield page
+        after = rows[-1].position
+
+
+def _page(
+    connection: sa.Connection,
+    rows: Sequence[sa.Row[Any]],
+    rulesets: Rulesets,
+    keys_since: datetime,
+) -> EventPage:
+    decided: dict[int, list[sa.Row[Any]]] = {}
+    for outcome in connection.execute(_outcomes(rows[0].position, rows[-1].position)):
+        decided.setdefault(outcome.position, []).append(outcome)
+    audited = [
+        _audited(row, rulesets.get(connection, row.ruleset_version), decided.get(row.position, []))
+        for row in rows
+    ]
+    named = {row.duplicate_of for row in rows if row.duplicate_of is not None}
+    found = connection.execute(_originals(named)).all() if named else []
+    return EventPage(audited, {row.position: row for row in found}, keys_since)
+
+
+def _audited(
+    row: sa.Row[Any], rules: StoredRules | str, decided: Sequence[sa.Row[Any]]
+) -> AuditedEvent:
+    document = decode(row.body)
+    matched = None
+    if document is not None and not isinstance(rules, str):
+        matched = rules.matched(document)
+    return AuditedEvent(row, document, rules, matched, decided)
+
+
+def decode(body: str | bytes) -> dict[str, Any] | None:
+    """An event's body as an object; None if it is none."""
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _events(after: int, until: int) -> sa.Select[Any]:
+    key = (event_keys.c.source == events.c.source) & (event_keys.c.event_id == events.c.event_id)
+    grave = (dead_letters.c.incarnation == events.c.incarnation) & (
+        dead_letters.c.entry_id == events.c.entry_id
+    )
+    return (
+        sa.select(
+            events,
+            event_keys.c.position.label("key_position"),
+            event_keys.c.content_digest.label("key_digest"),
+            dead_letters.c.id.label("dead_letter_id"),
+        )
+        .select_from(events.outerjoin(event_keys, key).outerjoin(dead_letters, grave))
+        .where(events.c.position > after, events.c.position <= until)
+        .order_by(events.c.position)
+        .limit(_PAGE_ROWS)
+    )
+
+
+def _outcomes(first: int, last: int) -> sa.Select[Any]:
+    claims = object_claims
+    claim = (
+        (claims.c.rule_id == outcomes.c.rule_id)
+        & (claims.c.action == outcomes.c.action)
+        & (claims.c.epoch == outcomes.c.epoch)
+        & (claims.c.object_identity == sa.func.substr(outcomes.c.occurrence, len(_OBJECT) + 1))
+        & outcomes.c.occurrence.startswith(_OBJECT)
+    )
+    return (
+        sa.select(
+            outcomes,
+            runs.c.id.label("run_found"),
+            runs.c.outcome_id.label("run_outcome_id"),
+            runs.c.position.label("run_position"),
+            claims.c.outcome_id.label("claim_outcome_id"),
+        )
+        .select_from(
+            outcomes.outerjoin(runs, runs.c.id == outcomes.c.run_id).outerjoin(claims, claim)
+        )
+        .where(outcomes.c.position >= first, outcomes.c.position <= last)
+        .order_by(outcomes.c.position)
+    )
+
+
+def _originals(positions: set[int]) -> sa.Select[Any]:
+    return sa.select(
+        events.c.position,
+        events.c.source,
+        events.c.event_id,
+        events.c.content_digest,
+        events.c.duplicate_of,
+    ).where(events.c.position.in_(sorted(positions)))

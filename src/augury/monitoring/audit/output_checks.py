@@ -1,0 +1,205 @@
+"""Law 2 and the commit, by what lies in the object store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from augury.data.manifest import MANIFEST_KEY, Rows
+from augury.errors import CorruptError, UnavailableError
+from augury.ids import digest
+from augury.monitoring.audit.check import Check, Finding, differences, shown
+from augury.monitoring.audit.outputs import Output
+
+_COUNTS = ("rows_in", "rows_predicted", "rows_rejected", "rows_filtered")
+
+
+def _store(output: Output) -> Iterator[Finding]:
+    try:
+        len(output.objects)
+    except UnavailableError as error:
+        yield Finding(output.subject, f"its output at {output.row.output_uri}", error.message)
+
+
+def _text(output: Output) -> Iterator[Finding]:
+    row = output.row
+    try:
+        said = output.read_manifest()
+    except CorruptError as error:
+        yield Finding(output.subject, "a manifest in the ledger", error.message)
+        return
+    expected, found = differences(
+        {
+            "manifest_digest": digest(row.manifest.encode()),
+            "run_id": said.run_id,
+            "plan_digest": said.plan_digest,
+        },
+        {
+            "manifest_digest": row.manifest_digest,
+            "run_id": row.id,
+            "plan_digest": digest((row.plan or "").encode()),
+        },
+    )
+    if found:
+        yield Finding(output.subject, f"what its manifest says: {expected}", found)
+
+
+def _object(output: Output) -> Iterator[Finding]:
+    data = output.manifest_bytes()
+    if data is None:
+        yield Finding(output.subject, f"{output.row.output_uri}{MANIFEST_KEY}", "no such object")
+    elif data != output.row.manifest.encode():
+        expected = f"{MANIFEST_KEY} as the ledger has it ({output.row.manifest_digest})"
+        yield Finding(output.subject, expected, digest(data))
+
+
+def _part_object(output: Output) -> Iterator[Finding]:
+    for part in output.parts:
+        found = output.found.get(part.key)
+        subject = f"{output.subject}, {part.key}"
+        if found is None:
+            yield Finding(subject, "an object, for the manifest names it", "no such object")
+            continue
+        expected, differs = differences(
+            {"size_bytes": part.size_bytes, "sha256": part.sha256}, asdict(found)
+        )
+        if differs:
+            yield Finding(subject, expected, differs)
+
+
+def _part_rows(output: Output) -> Iterator[Finding]:
+    for part in output.parts:
+        found = output.found.get(part.key)
+        if found is None or found.sha256 != part.sha256:
+            continue  # another check's finding
+        if found.num_rows != part.num_rows:
+            subject = f"{output.subject}, {part.key}"
+            yield Finding(subject, f"{part.num_rows} rows", f"{found.num_rows} by its footer")
+
+
+def _law(output: Output) -> Iterator[Finding]:
+    manifest = output.manifest
+    if manifest is None:
+        return
+    for file in manifest.files:
+        if not file.rows.balanced:
+            yield Finding(f"{output.subject}, input {file.uri}", *_unbalanced(file.rows))
+    total = sum((file.rows for file in manifest.files), Rows())
+    written = sum(part.num_rows for part in manifest.parts)
+    ledger = {name: getattr(output.row, name) for name in _COUNTS}
+    for what, expected, found in (
+        ("sum of its files", asdict(manifest.rows), asdict(total)),
+        ("ledger", asdict(manifest.rows), ledger),
+        ("parts", {"rows_predicted": manifest.rows.rows_predicted}, {"rows_predicted": written}),
+    ):
+        wanted, differs = differences(expected, found)
+        if differs:
+            yield Finding(f"{output.subject}, {what}", f"as its manifest: {wanted}", differs)
+
+
+def _unbalanced(rows: Rows) -> tuple[str, str]:
+    accounted = rows.rows_predicted + rows.rows_rejected + rows.rows_filtered
+    return f"{rows.rows_in} rows accounted for", f"{accounted}"
+
+
+def _input_rows(output: Output) -> Iterator[Finding]:
+    for file in output.manifest.files if output.manifest else ():
+        num_rows = output.input_rows(file.uri, file.tag)
+        if num_rows is not None and num_rows != file.rows_in:
+            subject = f"{output.subject}, input {file.uri}"
+            yield Finding(subject, f"{num_rows} rows by its footer", f"rows_in={file.rows_in}")
+
+
+def _stray(output: Output) -> Iterator[Finding]:
+    if output.manifest is None:
+        return
+    for key in output.strays:
+        found = f"{output.objects[key].size_bytes} bytes"
+        yield Finding(f"{output.subject}, {key}", "in the manifest, or not there", found)
+
+
+def _shard_rows(output: Output) -> Iterator[Finding]:
+    """What the shards reported, one by one, is what the manifest says in sum."""
+    if output.manifest is None:
+        return
+    reported: Counter[str] = Counter()
+    parts = {}
+    for shard in output.shards:
+        result = shard.result or {}
+        reported.update({name: result.get(name, 0) for name in _COUNTS})
+        if result.get("part"):
+            parts[result["part"]["key"]] = result["part"]["sha256"]
+    expected, found = differences(asdict(output.manifest.rows), reported)
+    if found:
+        yield Finding(output.subject, f"shards that report {expected}", found)
+    named = {part.key: part.sha256 for part in output.parts}
+    for key in sorted(named.keys() | parts.keys()):
+        if named.get(key) != parts.get(key):
+            subject = f"{output.subject}, {key}"
+            yield Finding(subject, f"sha256={named.get(key)}", f"shard: {parts.get(key)}")
+
+
+def _shard_ranges(output: Output) -> Iterator[Finding]:
+    """Every row group is in exactly one shard, and all of them together are the input."""
+    if output.manifest is None:
+        return
+    seen: dict[tuple[str, int], int] = {}
+    planned: Counter[str] = Counter()
+    for shard in output.shards:
+        for each in (shard.spec or {}).get("ranges", ()):
+            place = (each["uri"], each["row_group"])
+            if place in seen:
+                subject = f"{output.subject}, row group {each['row_group']} of {each['uri']}"
+                yield Finding(subject, "in one shard", f"in {seen[place]} and {shard.seq}")
+            else:
+                planned[each["uri"]] += each["num_rows"]
+            seen.setdefault(place, shard.seq)
+    for file in output.manifest.files:
+        if planned[file.uri] != file.rows_in:
+            subject = f"{output.subject}, input {file.uri}"
+            yield Finding(subject, f"{file.rows_in} rows in shards", f"{planned[file.uri]}")
+
+
+def _orphan(output: Output) -> Iterator[Finding]:
+    data = output.manifest_bytes()
+    if data is not None:
+        expected = f"no {MANIFEST_KEY}, for nothing was committed ({output.row.state})"
+        yield Finding(output.subject, expected, shown(data.decode(errors="replace")))
+
+
+_DO_NOT_USE = "do not use this output: start the run again, and report a bug"
+_TOUCHED = (
+    "the output was changed after it was committed: restore it, or start the run again (a new run "
+    "writes the same bytes into a folder of its own)"
+)
+
+STORE_CHECK: Check[Output] = Check(
+    name="output_store",
+    examine=_store,
+    advice="the output could not be looked at, so nothing is proven about it: see that the store "
+    "answers and that Augury may read it, then audit again",
+)
+OUTPUT_CHECKS: tuple[Check[Output], ...] = (
+    Check(name="manifest_text", examine=_text, advice=_DO_NOT_USE),
+    Check(name="manifest_object", examine=_object, advice=_TOUCHED),
+    Check(name="part_object", examine=_part_object, advice=_TOUCHED),
+    Check(name="part_rows", examine=_part_rows, advice=_DO_NOT_USE),
+    Check(name="output_rows", examine=_law, advice=_DO_NOT_USE),
+    Check(name="input_rows", examine=_input_rows, advice=_DO_NOT_USE),
+    Check(
+        name="stray_object",
+        examine=_stray,
+        advice="whoever reads this folder by listing reads more than was committed: see who wrote "
+        "the object, and remove it",
+    ),
+    Check(name="shard_rows", examine=_shard_rows, advice=_DO_NOT_USE),
+    Check(name="shard_ranges", examine=_shard_ranges, advice=_DO_NOT_USE),
+)
+UNCOMMITTED_CHECKS: tuple[Check[Output], ...] = (
+    Check(
+        name="manifest_orphan",
+        examine=_orphan,
+        advice="readers take this output for complete, and it is not: remove the object",
+    ),
+)

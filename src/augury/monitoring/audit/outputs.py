@@ -1,0 +1,173 @@
+"""A run's output as evidence: the manifest in the ledger, the objects in the store, the inputs.
+
+Objects are read, not believed: a part's digest is computed from its bytes and its rows are taken
+from its own footer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from augury.data.manifest import MANIFEST_KEY, Manifest, Part
+from augury.errors import AuguryError, CorruptError, NotFoundError
+from augury.storage.database import Database
+from augury.storage.objects import ObjectInfo, ObjectStore, locate, open_store
+from augury.storage.tables import runs, work
+
+if TYPE_CHECKING:
+    from augury.settings import Settings
+
+_BLOCK_BYTES = 8 * 2**20
+_READER_RESERVED = "_"
+
+
+@dataclass(frozen=True)
+class PartFound:
+    """A part as its bytes say.
+
+    Attributes:
+        num_rows: of its footer; None if it has none that can be read.
+    """
+
+    size_bytes: int
+    sha256: str
+    num_rows: int | None
+
+
+@dataclass
+class Output:
+    """One committed run and its output.
+
+    Attributes:
+        row: of `runs`.
+        lose: called with check, subject and reason when evidence is gone.
+    """
+
+    row: sa.Row[Any]
+    database: Database
+    settings: Settings
+    lose: Callable[[str, str, str], None]
+
+    @property
+    def subject(self) -> str:
+        """How a finding names it."""
+        return f"run {self.row.id}"
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """Rooted at the run's folder."""
+        return open_store(self.row.output_uri, self.settings)
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """As the ledger has it; None if that is none (`manifest_text` says so)."""
+        try:
+            return self.read_manifest()
+        except CorruptError:
+            return None
+
+    def read_manifest(self) -> Manifest:
+        """The manifest in the ledger.
+
+        Raises:
+            CorruptError: it is none.
+        """
+        return Manifest.from_bytes(self.row.manifest.encode())
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What the manifest names."""
+        return self.manifest.parts if self.manifest else ()
+
+    @cached_property
+    def objects(self) -> Mapping[str, ObjectInfo]:
+        """What lies in the run's folder, by key."""
+        return {info.key: info for info in self.store.list()}
+
+    @cached_property
+    def found(self) -> Mapping[str, PartFound]:
+        """The manifest's parts that exist, by key, each read once."""
+        found = {part.key: self._read(part.key) for part in self.parts if part.key in self.objects}
+        return {key: read for key, read in found.items() if read is not None}
+
+    def _read(self, key: str) -> PartFound | None:
+        try:
+            return self._read_part(key)
+        except NotFoundError:  # deleted since it was listed
+            return None
+
+    def _read_part(self, key: str) -> PartFound:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_metadata
+
+        hasher = hashlib.sha256()
+        with self.store.open(key) as file:
+            size_bytes = file.size()
+            while block := file.read(_BLOCK_BYTES):
+                hasher.update(block)
+            file.seek(0)
+            try:
+                num_rows = read_metadata(file).num_rows
+            except (ArrowException, OSError):
+                num_rows = None
+        return PartFound(size_bytes, hasher.hexdigest(), num_rows)
+
+    @property
+    def strays(self) -> list[str]:
+        """Keys that readers would take for data and that no manifest names."""
+        named = {part.key for part in self.parts}
+        return [key for key in self.objects if not _reserved(key) and key not in named]
+
+    def manifest_bytes(self) -> bytes | None:
+        """The manifest object's content; None if there is none."""
+        try:
+            return self.store.read(MANIFEST_KEY)
+        except NotFoundError:
+            return None
+
+    def input_rows(self, uri: str, tag: str) -> int | None:
+        """Rows of an input by its own footer; None if it is no longer the one that was planned."""
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_metadata
+
+        subject = f"{self.subject}, input {uri}"
+        try:
+            store, key = locate(uri, self.settings)
+            with store.open(key, tag=tag) as file:
+                num_rows: int = read_metadata(file).num_rows
+                file.verify()
+        except AuguryError as error:  # changed, deleted, or its store does not answer
+            self.lose("input_rows", subject, error.message)
+            return None
+        except (ArrowException, OSError) as error:
+            self.lose("input_rows", subject, f"its footer cannot be read: {error}")
+            return None
+        return num_rows
+
+    @cached_property
+    def shards(self) -> list[sa.Row[Any]]:
+        """The run's shards in order: seq, spec, result."""
+        select = (
+            sa.select(work.c.seq, work.c.spec, work.c.result)
+            .where(work.c.run_id == self.row.id, work.c.kind == "shard")
+            .order_by(work.c.seq)
+        )
+        with self.database.read() as connection:
+            return list(connection.execute(select))
+
+
+def _reserved(key: str) -> bool:
+    """True for names that readers skip: those with an underscore or a dot before them."""
+    return any(name.startswith((_READER_RESERVED, ".")) for name in key.split("/"))
+
+
+def load_run(database: Database, run_id: str) -> sa.Row[Any] | None:
+    """The whole row of a run."""
+    with database.read() as connection:
+        return connection.execute(sa.select(runs).where(runs.c.id == run_id)).one_or_none()
