@@ -1,0 +1,1 @@
+"""HTTP under `/v1`: the command line's nouns and verbs. The only asynchronous package."""

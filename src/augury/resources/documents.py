@@ -58,7 +58,7 @@ class Entry:
         """What is wrong at `path` within this entry, with the line of the nearest field."""
         nearest = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in self.lines), None)
         return Fault(
-            path=".".join(str(part) for part in (self.section, self.name, *path)),
+            path=".".join(str(part) for part in (self.section, self.name, *path) if part != ""),
             message=message,
             line=None if nearest is None else self.lines[nearest],
         )
@@ -90,6 +90,31 @@ def parse_document(text: str | bytes, *, origin: str = "", base: Path | None = N
     if reader.faults:
         raise refusal(origin, reader.faults)
     return reader.entries
+
+
+def parse_entry(text: str | bytes, *, section: str = "", name: str = "") -> Entry:
+    """Reads the fields of one entry, alone: the body of a request, for example.
+
+    Args:
+        text: YAML or JSON, in UTF-8; a field `name` may stand in it if it says `name`.
+        section: where the entry would stand in a document.
+        name: of the resource; empty for what has none, and then `name` is a field like others.
+
+    Raises:
+        InvalidError: it cannot be read, or the name is none; every fault is named.
+    """
+    fault = name_fault(name) if name else None
+    if fault:
+        raise refusal("", [Fault(path="name", message=fault)])
+    roots = _composed(text, "")
+    if len(roots) != 1 or not isinstance(roots[0], yaml.MappingNode):
+        found = _kind(roots[0]) if len(roots) == 1 else f"{len(roots)} documents"
+        raise refusal("", [Fault(path="", message=f"expected a mapping of fields, found {found}")])
+    reader = _Reader("", None)
+    entry = reader.entry(section, name, roots[0])
+    if reader.faults:
+        raise refusal("", reader.faults)
+    return entry
 
 
 def refusal(origin: str, faults: Sequence[Fault]) -> InvalidError:
@@ -166,25 +191,33 @@ class _Reader:
         if not isinstance(node, yaml.MappingNode):
             self._fault(node, where, f"expected an entry with a name, found {_kind(node)}")
             return
-        lines: dict[Path_, int] = {(): _line(node)}
-        found = self._value(node, (), lines, where)
-        if not isinstance(found, dict):
-            return
-        name = found.pop("name", None)
+        lines: dict[Path_, int] = {}
+        fields = self._value(node, (), lines, where)
+        name = fields.pop("name", None)
         if fault := name_fault(name):
-            self.faults.append(
-                Fault(path=f"{where}.name", message=fault, line=lines.get(("name",), _line(node)))
-            )
+            line = lines.get(("name",), _line(node))
+            self.faults.append(Fault(path=f"{where}.name", message=fault, line=line))
             return
-        self.entries.append(
-            Entry(
-                section=section,
-                name=name,
-                fields=found,
-                origin=self._origin,
-                base=self._base,
-                lines=lines,
-            )
+        self.entries.append(self._made(section, name, fields, lines))
+
+    def entry(self, section: str, name: str, node: yaml.MappingNode) -> Entry:
+        """One entry whose name is known."""
+        lines: dict[Path_, int] = {}
+        fields = self._value(node, (), lines, ".".join(part for part in (section, name) if part))
+        if name and fields.get("name", name) != name:
+            self._fault(node, "name", f"expected {name!r}, found {fields['name']!r:.80}")
+        if name:
+            fields.pop("name", None)
+        return self._made(section, name, fields, lines)
+
+    def _made(self, section: str, name: str, fields: dict[str, Any], lines: Lines) -> Entry:
+        return Entry(
+            section=section,
+            name=name,
+            fields=fields,
+            origin=self._origin,
+            base=self._base,
+            lines=lines,
         )
 
     def _value(self, node: yaml.Node, path: Path_, lines: dict[Path_, int], where: str) -> Any:

@@ -1,0 +1,110 @@
+"""Events: accept them durably, show what became of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from augury.api.answers import Limit, answer, page
+from augury.api.routes import TheEngine
+from augury.engine import Engine
+from augury.engine.views import event_view, view
+from augury.errors import InvalidError
+from augury.events.http import BATCHED, STRUCTURED, parse_request
+from augury.jobs.states import OutcomeState
+from augury.routing.ledger import list_events, list_outcomes, show_event
+
+router = APIRouter(tags=["events"])
+_MOST_EVENTS = 10_000
+
+_EXAMPLE = {
+    "specversion": "1.0",
+    "id": "42",
+    "source": "shop/orders",
+    "type": "shop.order.placed",
+    "data": {"amount": 12},
+}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            STRUCTURED: {"schema": {"type": "object"}, "example": _EXAMPLE},
+            BATCHED: {
+                "schema": {"type": "array", "items": {"type": "object"}},
+                "example": [_EXAMPLE, {**_EXAMPLE, "id": "43"}],
+            },
+            "application/json": {"schema": {"type": "object"}, "example": _EXAMPLE},
+        },
+    }
+}
+
+
+@router.post("/events", status_code=202, openapi_extra=_BODY)
+async def publish(request: Request) -> Response:
+    """Accepts CloudEvents 1.0 in structured, binary or batched mode; all of a request or none.
+
+    Answers once the events are in the bus's stream; `durability` says whether that means on disk
+    (`durable`) or not (`relaxed`, with `advice`). After a 503 or a lost connection publish the same
+    (source, id) again: a duplicate is recognised.
+    """
+    body = await request.body()
+    engine: Engine = request.app.state.engine
+    headers = dict(request.headers)
+    return answer(await run_in_threadpool(_publish, engine, headers, body), 202)
+
+
+def _publish(engine: Engine, headers: dict[str, str], body: bytes) -> dict[str, Any]:
+    events = parse_request(headers, body, max_bytes=engine.settings.max_event_bytes)
+    if len(events) > _MOST_EVENTS:
+        raise InvalidError(
+            f"expected at most {_MOST_EVENTS} events in one batch, found {len(events)}; send it in "
+            "parts",
+            size_bytes=len(body),
+        )
+    engine.publish(events)
+    durability = engine.durability()
+    told: dict[str, Any] = {
+        "accepted": len(events),
+        "ids": [event.id for event in events],
+        "durability": "durable" if durability.ok else "relaxed",
+    }
+    return told if durability.ok else {**told, "advice": durability.advice}
+
+
+@router.get("/events")
+def events(
+    engine: TheEngine,
+    type: str | None = None,  # noqa: A002 - the attribute's name in every surface
+    source: str | None = None,
+    limit: Limit = 100,
+    before: int | None = None,
+) -> Response:
+    """Accepted events, newest first. `type` may end in `*`."""
+    with engine.database.read() as connection:
+        found = list_events(connection, type=type, source=source, limit=limit + 1, before=before)
+    return page(found, limit, event_view, lambda event: event.position)
+
+
+@router.get("/events/{position_or_id:path}")
+def event(engine: TheEngine, position_or_id: str) -> Response:
+    """One accepted event by its ledger position or its id, with the outcomes of all its actions."""
+    with engine.database.read() as connection:
+        found, outcomes = show_event(connection, position_or_id)
+    return answer(event_view(found, outcomes))
+
+
+@router.get("/outcomes")
+def outcomes(
+    engine: TheEngine,
+    state: OutcomeState | None = None,
+    run_id: str | None = None,
+    rule_id: str | None = None,
+    limit: Limit = 100,
+) -> Response:
+    """What actions made of events, of the newest events first."""
+    with engine.database.read() as connection:
+        found = list_outcomes(connection, state=state, run_id=run_id, rule_id=rule_id, limit=limit)
+    return answer({"items": [view(outcome) for outcome in found], "next": None})

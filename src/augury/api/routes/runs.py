@@ -1,0 +1,109 @@
+"""Runs: start, watch, cancel, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Header, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from augury.api.answers import Limit, answer, page
+from augury.api.routes import TheEngine, json_body, schema_of
+from augury.engine import Engine
+from augury.engine.requests import RunRequest, run_request
+from augury.engine.views import run_view, view
+from augury.errors import NotFoundError
+from augury.jobs.logs import read
+from augury.jobs.runs import get_run, list_runs
+from augury.jobs.states import RunState
+from augury.resources.documents import parse_entry
+
+router = APIRouter(tags=["runs"])
+_LONGEST_KEY = 255
+_EXAMPLES = {
+    "the job as it is": {"job": "score_half_year"},
+    "with another input": {
+        "job": "score_day",
+        "input": [{"uri": "s3://landing/2013-07-01.parquet"}],
+    },
+}
+
+
+@router.post("/runs", status_code=201, openapi_extra=json_body(schema_of("RunRequest"), _EXAMPLES))
+async def start(
+    request: Request,
+    idempotency_key: Annotated[str | None, Header(max_length=_LONGEST_KEY)] = None,
+) -> Response:
+    """Accepts a run of a job, with what it changes of the job's spec.
+
+    With the header `Idempotency-Key` the same request gives the same run, however often it is
+    sent: 201 the first time, 200 from then on. Another request with a used key is a conflict.
+    """
+    body = await request.body()
+    return await run_in_threadpool(_start, request.app.state.engine, body, idempotency_key)
+
+
+def _start(engine: Engine, body: bytes, key: str | None) -> Response:
+    wanted = run_request(parse_entry(body))
+    run, created = engine.start_run(wanted.job, wanted.overrides(), idempotency_key=key)
+    location = {"Location": f"/v1/runs/{run.id}"}
+    return answer(run_view(run), 201 if created else 200, location)
+
+
+def schemas() -> dict[str, Any]:
+    """JSON schemas of this module's bodies, by name."""
+    schema = RunRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema.pop("$defs", {}), "RunRequest": schema}
+
+
+@router.get("/runs")
+def runs(
+    engine: TheEngine,
+    state: RunState | None = None,
+    job: str | None = None,
+    limit: Limit = 100,
+    before: str | None = None,
+) -> Response:
+    """Runs, newest first, older than the run `before` (exclusive)."""
+    with engine.database.read() as connection:
+        found = list_runs(connection, state=state, job=job, limit=limit + 1, before=before)
+    return page(found, limit, run_view, lambda run: run.id)
+
+
+@router.get("/runs/{run}")
+def show(engine: TheEngine, run: str) -> Response:
+    """One run by its id, or the newest of a name."""
+    with engine.database.read() as connection:
+        return answer(run_view(get_run(connection, run)))
+
+
+@router.get("/runs/{run}/logs")
+def logs(engine: TheEngine, run: str, limit: Limit = 1000, after: int = 0) -> Response:
+    """What Augury did to a run, oldest first, behind line `after` (exclusive)."""
+    with engine.database.read() as connection:
+        found = read(connection, get_run(connection, run).id, after, limit + 1)
+    return page(found, limit, view, lambda line: line.id)
+
+
+@router.get("/runs/{run}/manifest")
+def manifest(engine: TheEngine, run: str) -> Response:
+    """The committed manifest: the proof of every row."""
+    with engine.database.read() as connection:
+        found = get_run(connection, run)
+    if found.manifest is None:
+        raise NotFoundError(f"run {found.id} is {found.state} and has no manifest")
+    return answer(msgspec.Raw(found.manifest.encode()))
+
+
+@router.post("/runs/{run}/cancel")
+def cancel(engine: TheEngine, run: str) -> Response:
+    """Asks a run to stop; a second time changes nothing. 409 if its output is committed."""
+    return answer(run_view(engine.cancel_run(run)))
+
+
+@router.delete("/runs/{run}")
+def delete(engine: TheEngine, run: str) -> Response:
+    """Takes a run that is over out of all listings; its output stays."""
+    return answer(run_view(engine.delete_run(run)))

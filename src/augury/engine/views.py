@@ -1,0 +1,73 @@
+"""How things look in JSON: the same fields in the API's answers and in `--json`.
+
+A view is a plain mapping of text, numbers, booleans, lists and mappings. Field names are those of
+the tables; instants are RFC 3339 in UTC with `Z`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from augury import clock
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from augury.jobs.runs import Run
+    from augury.models.registry import ModelVersion
+    from augury.routing.ledger import LedgerEvent, LedgerOutcome
+
+_BULKY = frozenset({"plan", "manifest", "run_key"})
+
+
+def view(value: DataclassInstance, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """A dataclass's fields, as JSON can hold them."""
+    return {
+        field.name: plain(getattr(value, field.name))
+        for field in fields(value)
+        if field.name not in without
+    }
+
+
+def plain(value: Any) -> Any:
+    """Anything our values hold, as JSON can hold it."""
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return clock.iso(value)
+    return str(value) if isinstance(value, Path) else view(value)
+
+
+def run_view(run: Run) -> dict[str, Any]:
+    """A run without its plan and manifest, which may be large."""
+    return {**view(run, without=_BULKY), "manifest_uri": run.manifest_uri}
+
+
+def event_view(
+    event: LedgerEvent, outcomes: Sequence[LedgerOutcome] | None = None
+) -> dict[str, Any]:
+    """An accepted event; `event` is its structured form, `outcomes` are given when shown alone."""
+    shown = view(event, without=frozenset({"document"}))
+    shown["event"] = event.document
+    if outcomes is not None:
+        shown["outcomes"] = [view(outcome) for outcome in outcomes]
+    return shown
+
+
+def model_view(version: ModelVersion) -> dict[str, Any]:
+    """A model version; its signature in JSON form."""
+    return {
+        **view(version, without=frozenset({"signature"})),
+        "signature": version.signature.to_json(),
+    }
