@@ -80,6 +80,8 @@ def transition(
         values["time_started"] = sa.func.coalesce(runs.c.time_started, clock.utc_now())
     if to in TERMINAL and to is not RunState.DELETED:
         values["time_finished"] = clock.utc_now()
+    if to is RunState.SUCCEEDED:
+        values["cleaned_at"] = sa.case((_was_interrupted(run_id), None), else_=clock.utc_now())
     changed = connection.execute(
         sa.update(runs).where(*_conditions(run_id, to)).values(**values).returning(*runs.c)
     ).one_or_none()
@@ -99,6 +101,11 @@ def _conditions(run_id: str, to: RunState) -> list[sa.ColumnElement[bool]]:
     if to is RunState.SUCCEEDED:
         conditions.append(runs.c.time_committed.is_not(None))
     return conditions
+
+
+def _was_interrupted(run_id: str) -> sa.ColumnElement[bool]:
+    """True if something was claimed twice: the first holder may have left a temporary file."""
+    return sa.exists().where(work.c.run_id == run_id, work.c.token > 1)
 
 
 def _end_open_work(connection: sa.Connection, run_id: str) -> None:

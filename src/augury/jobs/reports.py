@@ -30,6 +30,7 @@ from augury.jobs.work import (
     held,
     item_of,
     leased_by,
+    let_all_go,
     lost,
     open_window,
     set_host,
@@ -61,6 +62,19 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What a stored plan led to.
+
+    Attributes:
+        shard: the first shard, leased to the planner, if that goes on by itself (`mini_batch`).
+        opened: shards that are ready for whoever is woken.
+    """
+
+    shard: WorkItem | None
+    opened: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finished:
     """What a finished shard led to.
 
@@ -78,14 +92,11 @@ class Finished:
 
 def finish_plan(
     database: Database, connection: sa.Connection, item: WorkItem, planned: Planned
-) -> WorkItem | None:
+) -> Stored:
     """Stores a run's plan and its shards, all or nothing.
 
     Shards beyond the window wait. In mode `mini_batch` the planner goes on by itself: it becomes
     the run's holder, and its first shard is leased to it at once.
-
-    Returns:
-        That first shard; None in the other modes.
 
     Raises:
         LostLeaseError: the item is not the caller's any more; nothing was stored.
@@ -114,7 +125,9 @@ def finish_plan(
         for seq, spec in enumerate(planned.shards)
     ]
     connection.execute(sa.insert(work), rows)
-    return _lease_first(connection, item, rows[0]["id"]) if goes_on else None
+    if goes_on:
+        return Stored(shard=_lease_first(connection, item, rows[0]["id"]), opened=0)
+    return Stored(shard=None, opened=min(window, num_shards))
 
 
 def _shard_row(
@@ -223,6 +236,61 @@ def _count_rows(
     return changed
 
 
+# --- committed ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commitment:
+    """A run's complete result, about to become irrevocable.
+
+    Attributes:
+        manifest: exactly the text that will lie beside the parts.
+        digest: SHA-256 of it.
+    """
+
+    manifest: str
+    digest: str
+    rows_predicted: int
+    rows_rejected: int
+    rows_filtered: int
+
+
+def commit(connection: sa.Connection, run_id: str, commitment: Commitment) -> bool:
+    """Decides the commit, once: afterwards the run cannot be canceled and cannot fail.
+
+    Returns:
+        False if the run does not go on (it was canceled, say), has shards that are not in, or is
+        committed already.
+    """
+    changed = connection.execute(
+        sa.update(runs)
+        .where(
+            runs.c.id == run_id,
+            runs.c.state == RunState.IN_PROGRESS,
+            runs.c.time_committed.is_(None),
+            runs.c.shards_total > 0,
+            runs.c.shards_done == runs.c.shards_total,
+        )
+        .values(
+            manifest=commitment.manifest,
+            manifest_digest=commitment.digest,
+            time_committed=clock.utc_now(),
+            rows_predicted=commitment.rows_predicted,
+            rows_rejected=commitment.rows_rejected,
+            rows_filtered=commitment.rows_filtered,
+        )
+    )
+    return changed.rowcount == 1
+
+
+def results(connection: sa.Connection, run_id: str) -> list[Mapping[str, Any]]:
+    """The results of a run's finished shards, in order."""
+    select = sa.select(work.c.result).where(
+        work.c.run_id == run_id, work.c.kind == SHARD, work.c.state == WorkState.DONE
+    )
+    return list(connection.scalars(select.order_by(work.c.seq)))
+
+
 # --- not done -------------------------------------------------------------------------------------
 
 
@@ -292,6 +360,7 @@ def release(database: Database, connection: sa.Connection, item: WorkItem) -> bo
     """
     run = lock_run(database, connection, item.run_id)
     if run is None or connection.scalar(sa.select(work.c.id).where(held(item))) is None:
+        _clean_again(connection, item.run_id)
         return False
     if run.state in _MAY_GO_ON:
         _give_back(connection, item, attempts=work.c.attempts - 1)
@@ -300,6 +369,15 @@ def release(database: Database, connection: sa.Connection, item: WorkItem) -> bo
     if run.host == item.worker_id:
         set_host(connection, run.id, None)
     return True
+
+
+def _clean_again(connection: sa.Connection, run_id: str) -> None:
+    """A late worker may have written a part of a run that ended without result."""
+    connection.execute(
+        sa.update(runs)
+        .where(runs.c.id == run_id, runs.c.time_committed.is_(None))
+        .values(cleaned_at=None)
+    )
 
 
 def expire(
@@ -323,7 +401,7 @@ def expire(
             ready[item.queue] += after is not RunState.FAILED
         else:
             _end(database, connection, item)
-    connection.execute(sa.update(runs).where(runs.c.host == worker_id).values(host=None))
+    let_all_go(connection, worker_id)
     connection.execute(
         sa.update(workers).where(workers.c.id == worker_id).values(stopped_at=clock.utc_now())
     )

@@ -82,7 +82,8 @@ def claim(
         queues: where to look; oldest first among all of them.
         run_id: look only at this run.
     """
-    for candidate in connection.execute(_candidates(worker_id, queues, run_id)).all():
+    candidates = _candidates(worker_id, queues, run_id).limit(_CANDIDATES)
+    for candidate in connection.execute(candidates).all():
         run = lock_run(database, connection, candidate.run_id)
         if run.state not in LIVE or run.host not in (None, worker_id):
             continue
@@ -105,6 +106,14 @@ def claim(
     return None
 
 
+def is_ready(
+    connection: sa.Connection, worker_id: str, queues: Sequence[str], *, run_id: str | None = None
+) -> bool:
+    """Whether `claim` would find something now."""
+    found = connection.execute(_candidates(worker_id, queues, run_id).limit(1))
+    return found.first() is not None
+
+
 def _candidates(worker_id: str, queues: Sequence[str], run_id: str | None) -> sa.Select[Any]:
     select = (
         sa.select(work.c.id, work.c.run_id)
@@ -112,7 +121,6 @@ def _candidates(worker_id: str, queues: Sequence[str], run_id: str | None) -> sa
         .where(_IS_READY, work.c.queue.in_(queues), work.c.ready_at <= clock.utc_now())
         .where(runs.c.state.in_(LIVE), sa.or_(runs.c.host.is_(None), runs.c.host == worker_id))
         .order_by(work.c.ready_at, work.c.seq)
-        .limit(_CANDIDATES)
     )
     return select if run_id is None else select.where(work.c.run_id == run_id)
 
@@ -134,6 +142,11 @@ def let_go(database: Database, connection: sa.Connection, worker_id: str, run_id
     run = lock_run(database, connection, run_id)
     if run is not None and run.host == worker_id:
         set_host(connection, run_id, None)
+
+
+def let_all_go(connection: sa.Connection, worker_id: str) -> None:
+    """Frees every run that a worker holds."""
+    connection.execute(sa.update(runs).where(runs.c.host == worker_id).values(host=None))
 
 
 def item_of(row: Any) -> WorkItem:

@@ -291,6 +291,18 @@ runs = sa.Table(
     sa.Index(None, "state", "time_accepted"),
     sa.Index(None, "job_id", "time_accepted"),
     sa.Index(None, "time_accepted"),
+    sa.Index(
+        "ix_runs_held",
+        "host",
+        sqlite_where=sa.text("host IS NOT NULL"),
+        postgresql_where=sa.text("host IS NOT NULL"),
+    ),
+    sa.Index(
+        "ix_runs_to_clean",
+        "time_finished",
+        sqlite_where=sa.text("cleaned_at IS NULL AND time_finished IS NOT NULL"),
+        postgresql_where=sa.text("cleaned_at IS NULL AND time_finished IS NOT NULL"),
+    ),
 )
 work = sa.Table(
     "work",  # what has to run: the database knows, the broker only wakes

@@ -1,0 +1,93 @@
+"""What the sweeper looks for: work and runs that wait for somebody. Reads only.
+
+Every query is served by an index over what is alive, so a sweep costs the same however many runs
+there ever were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from augury import clock
+from augury.jobs.spec import Mode
+from augury.jobs.states import RunState, WorkState
+from augury.jobs.work import LIVE
+from augury.storage.tables import runs, work, workers
+
+_IS_READY = sa.text("work.state = 'READY'")
+_IS_LEASED = sa.text("work.state = 'LEASED'")
+
+
+def heartbeats(connection: sa.Connection) -> dict[str, int]:
+    """Counter of each worker that lives, or holds something all the same, by its id."""
+    holders = sa.union(
+        sa.select(work.c.worker_id).where(_IS_LEASED),
+        sa.select(runs.c.host).where(runs.c.host.is_not(None)),
+    )
+    wanted = sa.or_(workers.c.stopped_at.is_(None), workers.c.id.in_(holders))
+    rows = connection.execute(sa.select(workers.c.id, workers.c.heartbeat).where(wanted))
+    return {row.id: row.heartbeat for row in rows}
+
+
+def ready_work(connection: sa.Connection, *, limit: int) -> dict[str, int]:
+    """Items that anybody may claim now, by queue; counted up to `limit` each."""
+    found: dict[str, int] = {}
+    for queue in (Mode.MINI_BATCH, Mode.BATCH, Mode.DISTRIBUTED):
+        ready = (
+            sa.select(work.c.id)
+            .join(runs, runs.c.id == work.c.run_id)
+            .where(_IS_READY, work.c.queue == queue, work.c.ready_at <= clock.utc_now())
+            .where(runs.c.state.in_(LIVE), runs.c.host.is_(None))
+            .limit(limit)
+        )
+        count = connection.scalar(sa.select(sa.func.count()).select_from(ready.subquery()))
+        if count:
+            found[queue] = count
+    return found
+
+
+def stuck_runs(connection: sa.Connection) -> list[str]:
+    """Runs whose next step needs no worker: all shards are in, or nobody has to let go any more."""
+    is_in = sa.and_(
+        runs.c.state == RunState.IN_PROGRESS,
+        runs.c.shards_total > 0,
+        runs.c.shards_done == runs.c.shards_total,
+    )
+    held = sa.exists().where(work.c.run_id == runs.c.id, work.c.state == WorkState.LEASED)
+    is_let_go = sa.and_(runs.c.state == RunState.CANCELING, sa.not_(held))
+    return list(connection.scalars(sa.select(runs.c.id).where(sa.or_(is_in, is_let_go))))
+
+
+def running_runs(connection: sa.Connection) -> Mapping[str, tuple[datetime, float]]:
+    """(start, maximum run time in seconds) of each run that has begun and is not committed."""
+    rows = connection.execute(
+        sa.select(runs.c.id, runs.c.time_started, runs.c.spec).where(
+            runs.c.state.in_((RunState.IN_PROGRESS, RunState.NEEDS_ATTENTION)),
+            runs.c.time_committed.is_(None),
+            runs.c.time_started.is_not(None),
+        )
+    )
+    return {row.id: (row.time_started, float(row.spec["maximum_runtime_s"])) for row in rows}
+
+
+def narrow_windows(connection: sa.Connection) -> dict[str, int]:
+    """`max_concurrency` of each run with waiting shards and fewer than that in hand or ready."""
+    waiting = sa.exists().where(work.c.run_id == runs.c.id, work.c.state == WorkState.WAITING)
+    active = (
+        sa.select(sa.func.count())
+        .where(
+            work.c.run_id == runs.c.id,
+            work.c.state.in_((WorkState.READY, WorkState.LEASED)),
+        )
+        .scalar_subquery()
+    )
+    rows = connection.execute(
+        sa.select(runs.c.id, runs.c.spec, active.label("active")).where(
+            runs.c.state == RunState.IN_PROGRESS, waiting
+        )
+    )
+    windows = {row.id: (row.active, int(row.spec["max_concurrency"])) for row in rows}
+    return {run_id: limit for run_id, (active, limit) in windows.items() if active < limit}
