@@ -126,7 +126,8 @@ class _Audit:
             done += page.num_entries
             self._on_progress("stream", done, total)
         if self._incarnation is not None:
-            count = count_stream(self._database, self._status, self._incarnation)
+            named = self._tally.num_violations["stream_entry"]
+            count = count_stream(self._database, self._status, self._incarnation, named=named)
             if self._bus.incarnation() == self._incarnation:  # otherwise it was lost just now
                 self._tally.run(COUNT_CHECKS, count, self._status.num_added)
 

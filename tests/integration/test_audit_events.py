@@ -1,0 +1,323 @@
+"""Each invariant of events: broken alone, audit names it and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+import sqlalchemy as sa
+from audit_world import AuditWorld
+from routing_world import event
+
+from augury import clock
+from augury.settings import Settings
+from augury.storage.database import Database
+from augury.storage.tables import (
+    dead_letters,
+    event_keys,
+    events,
+    object_claims,
+    outbox,
+    outcomes,
+    rule_versions,
+    ruleset_members,
+    runs,
+)
+
+type Corruption = Callable[[AuditWorld], None]
+_CORRUPTIONS: list[tuple[str, Corruption]] = []
+
+
+def breaks(check: str) -> Callable[[Corruption], Corruption]:
+    """Registers a function that breaks exactly what `check` looks at."""
+
+    def register(corruption: Corruption) -> Corruption:
+        _CORRUPTIONS.append((check, corruption))
+        return corruption
+
+    return register
+
+
+@pytest.fixture
+def world(database: Database, live_settings: Settings) -> Iterator[AuditWorld]:
+    world = AuditWorld(database, live_settings)
+    world.fill()
+    yield world
+    world.bus.close()
+
+
+def _named(world: AuditWorld, event_id: str) -> sa.Row[Any]:
+    return world.rows(events, events.c.event_id == event_id)[0]
+
+
+def _outcome(world: AuditWorld, state: str, reason: str | None = None) -> sa.Row[Any]:
+    where = (outcomes.c.state == state, outcomes.c.reason.is_(None) | (outcomes.c.reason == reason))
+    return world.rows(outcomes, *where)[0]
+
+
+def _insert(world: AuditWorld, row: sa.Row[Any], table: sa.Table, **changes: Any) -> None:
+    world.change(sa.insert(table).values(**{**row._mapping, **changes}))
+
+
+# --- the stream -----------------------------------------------------------------------------------
+
+
+def _raw(world: AuditWorld) -> redis.Redis:
+    return redis.Redis.from_url(world.settings.effective_redis_url)
+
+
+@breaks("stream_entry")
+def an_entry_acknowledged_by_somebody_else(world: AuditWorld) -> None:
+    world.publish(event(id="stolen"))
+    (delivery,) = world.bus.read("thief", count=10, block_s=0)
+    world.bus.ack([delivery.entry_id])
+
+
+@breaks("stream_body")
+def an_event_that_is_not_what_was_published(world: AuditWorld) -> None:
+    first, second, *_ = world.rows(events)  # they change places
+    for position, entry_id in (
+        (first.position, "0-1"),
+        (second.position, first.entry_id),
+        (first.position, second.entry_id),
+    ):
+        changed = sa.update(events).where(events.c.position == position)
+        world.change(changed.values(entry_id=entry_id))
+
+
+@breaks("stream_count")
+def entries_deleted_before_anybody_read_them(world: AuditWorld) -> None:
+    (entry_id,) = world.publish(event(id="deleted"))
+    with _raw(world) as client:
+        client.xdel(f"{world.settings.namespace}:events", entry_id)
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+@breaks("event_body")
+def a_body_that_was_edited(world: AuditWorld) -> None:
+    row = _named(world, "nobody wants me")
+    body = row.body.replace('"data":{}', '"data":{"n":5}')
+    assert body != row.body
+    world.change(sa.update(events).where(events.c.position == row.position).values(body=body))
+
+
+@breaks("event_body")
+def a_type_that_its_body_does_not_have(world: AuditWorld) -> None:
+    row = _named(world, "nobody wants me")
+    changed = sa.update(events).where(events.c.position == row.position)
+    world.change(changed.values(type="acme.else"))
+
+
+@breaks("event_ruleset")
+def a_ruleset_that_never_was(world: AuditWorld) -> None:
+    row = _named(world, "nobody wants me")
+    changed = sa.update(events).where(events.c.position == row.position)
+    world.change(changed.values(ruleset_version=99))
+
+
+@breaks("event_ruleset")
+def a_rule_version_that_cannot_be_read(world: AuditWorld) -> None:
+    member = world.rows(ruleset_members)[0]
+    where = (rule_versions.c.id == member.rule_id, rule_versions.c.version == 1)
+    world.change(sa.update(rule_versions).where(*where).values(spec={"pattern": {}}))
+
+
+@breaks("event_matched")
+def a_matched_set_that_the_matcher_does_not_confirm(world: AuditWorld) -> None:
+    row = _named(world, "thing")
+    world.change(sa.update(events).where(events.c.position == row.position).values(matched=[]))
+
+
+@breaks("outcome_missing")
+def an_outcome_swallowed(world: AuditWorld) -> None:
+    row = _outcome(world, "SUPPRESSED", "same object")
+    world.change(sa.delete(outcomes).where(outcomes.c.id == row.id))
+
+
+@breaks("outcome_unmatched")
+def an_outcome_of_a_rule_that_does_not_match(world: AuditWorld) -> None:
+    row = _outcome(world, "SUPPRESSED", "same object")
+    position = _named(world, "nobody wants me").position
+    _insert(world, row, outcomes, id="out_extra", position=position)
+
+
+@breaks("outcome_unmatched")
+def an_outcome_of_an_action_that_the_rule_does_not_have(world: AuditWorld) -> None:
+    row = _outcome(world, "SUPPRESSED", "same object")
+    _insert(world, row, outcomes, id="out_extra", action="third")
+
+
+@breaks("outcome_rule_version")
+def an_outcome_under_another_version_of_the_rule(world: AuditWorld) -> None:
+    row = _outcome(world, "SUPPRESSED", "same object")
+    world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(rule_version=7))
+
+
+@breaks("outcome_state")
+def a_suppression_without_a_reason(world: AuditWorld) -> None:
+    row = _outcome(world, "SUPPRESSED", "same object")
+    world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(reason=None))
+
+
+@breaks("outcome_state")
+def a_state_that_no_outcome_has(world: AuditWorld) -> None:
+    row = _outcome(world, "SUPPRESSED", "same object")
+    world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(state="MAYBE"))
+
+
+@breaks("event_duplicate")
+def a_duplicate_without_its_mark(world: AuditWorld) -> None:
+    where = events.c.duplicate_of.is_not(None)
+    position = world.rows(events, where)[0].position
+    changed = sa.update(events).where(events.c.position == position)
+    world.change(changed.values(duplicate_of=None))
+
+
+@breaks("event_duplicate")
+def a_duplicate_of_another_event(world: AuditWorld) -> None:
+    other = _named(world, "nobody wants me").position
+    where = events.c.duplicate_of.is_not(None)
+    world.change(sa.update(events).where(where).values(duplicate_of=other))
+
+
+@breaks("event_duplicate")
+def a_duplicate_that_acted(world: AuditWorld) -> None:
+    row = _outcome(world, "SUPPRESSED", "duplicate")
+    world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(reason="other"))
+
+
+@breaks("event_key")
+def a_key_forgotten_too_early(world: AuditWorld) -> None:
+    world.change(sa.delete(event_keys).where(event_keys.c.event_id == "nobody wants me"))
+
+
+@breaks("event_key")
+def a_key_with_another_digest(world: AuditWorld) -> None:
+    where = event_keys.c.event_id == "nobody wants me"
+    world.change(sa.update(event_keys).where(where).values(content_digest="0" * 64))
+
+
+@breaks("event_buried")
+def an_event_both_routed_and_buried(world: AuditWorld) -> None:
+    row = _named(world, "nobody wants me")
+    letter = world.rows(dead_letters)[0]
+    _insert(
+        world, letter, dead_letters, id="dead_2",
+        incarnation=row.incarnation, entry_id=row.entry_id,
+    )  # fmt: skip
+
+
+@breaks("outcome_run")
+def a_started_outcome_whose_run_names_another(world: AuditWorld) -> None:
+    row = _outcome(world, "STARTED")
+    world.change(
+        sa.update(runs).where(runs.c.id == row.run_id).values(outcome_id=None, position=None)
+    )
+
+
+@breaks("outcome_run")
+def a_suppressed_outcome_with_a_run(world: AuditWorld) -> None:
+    row = _outcome(world, "SUPPRESSED", "same object")
+    run_id = _outcome(world, "STARTED").run_id
+    world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(run_id=run_id))
+
+
+@breaks("object_claim")
+def an_object_that_nobody_claims(world: AuditWorld) -> None:
+    claim = world.rows(object_claims)[0]
+    world.change(sa.delete(object_claims).where(object_claims.c.outcome_id == claim.outcome_id))
+
+
+# --- references -----------------------------------------------------------------------------------
+
+
+@breaks("outcome_event")
+def an_outcome_of_no_event(world: AuditWorld) -> None:
+    # PostgreSQL counts on from 1 too, and every event was inserted once: a gap in the middle
+    gap = _make_gap(world)
+    _insert(world, _outcome(world, "SUPPRESSED", "same object"), outcomes, id="out_2", position=gap)
+
+
+@breaks("key_event")
+def a_key_of_no_event(world: AuditWorld) -> None:
+    key = world.rows(event_keys)[0]
+    _insert(world, key, event_keys, event_id="ghost", position=_make_gap(world))
+
+
+def _make_gap(world: AuditWorld) -> int:
+    """A position inside the ledger's range that no event has."""
+    newest = world.rows(events)[-1]
+    assert newest.matched == []
+    gap: int = newest.position
+    moved = {"position": gap + 1}
+    world.change(
+        sa.update(events).where(events.c.position == gap).values(**moved),
+        sa.update(event_keys).where(event_keys.c.position == gap).values(**moved),
+    )
+    return gap
+
+
+@breaks("claim_outcome")
+def a_claim_of_no_outcome(world: AuditWorld) -> None:
+    claim = world.rows(object_claims)[0]
+    _insert(world, claim, object_claims, object_identity="file:///x#t", outcome_id="out_gone")
+
+
+@breaks("one_run")
+def two_runs_for_one_object(world: AuditWorld) -> None:
+    first, second = [
+        row for row in world.rows(outcomes, outcomes.c.state == "STARTED")
+        if row.action == "start_run" and "object:" in row.occurrence
+    ][:2]  # fmt: skip
+    assert first.rule_id == second.rule_id
+    changed = sa.update(outcomes).where(outcomes.c.id == second.id)
+    world.change(
+        # otherwise the missing claim is a finding of its own
+        sa.update(outcomes).where(outcomes.c.id == first.id).values(occurrence="event:x"),
+        changed.values(occurrence="event:x"),
+        sa.delete(object_claims).where(object_claims.c.outcome_id.in_([first.id, second.id])),
+    )
+
+
+# --- the outbox -----------------------------------------------------------------------------------
+
+
+def _outbox_row(event_id: str, age_s: float) -> sa.Executable:
+    created_at = clock.utc_now() - timedelta(seconds=age_s)
+    return sa.insert(outbox).values(
+        source="augury", event_id=event_id, body="{}", created_at=created_at, sent_at=created_at
+    )
+
+
+@breaks("outbox_stale")
+def an_event_of_ours_that_never_arrives(world: AuditWorld) -> None:
+    world.change(_outbox_row("lost", 100.0))
+
+
+@breaks("outbox_leftover")
+def an_event_of_ours_that_arrived_and_stays(world: AuditWorld) -> None:
+    key = world.rows(event_keys, event_keys.c.source == "augury")[0]
+    seen_at = key.seen_at - timedelta(seconds=100)
+    where = (event_keys.c.source == "augury", event_keys.c.event_id == key.event_id)
+    world.change(
+        _outbox_row(key.event_id, 100.0),
+        sa.update(event_keys).where(*where).values(seen_at=seen_at),
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "corrupt"), _CORRUPTIONS, ids=[f"{c}-{f.__name__}" for c, f in _CORRUPTIONS]
+)
+def test_what_is_broken_is_named(world: AuditWorld, check: str, corrupt: Corruption) -> None:
+    assert world.broken() == set()
+    corrupt(world)
+    report = world.audit()
+    assert {violation.check for violation in report.violations} == {check}
+    assert not report.ok
+    for violation in report.violations:
+        assert violation.subject and violation.expected and violation.found and violation.advice
