@@ -1,0 +1,1 @@
+"""What produces events by itself: object watchers and schedules."""

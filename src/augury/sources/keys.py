@@ -1,0 +1,48 @@
+"""Which keys a source announces: pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+_HIDDEN = (".", "_")
+_UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".swp", "~")
+
+
+def is_announced(key: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> bool:
+    """True if a source with these globs announces the object at `key`."""
+    if any(segment.startswith(_HIDDEN) for segment in key.split("/")):
+        return False
+    if key.lower().endswith(_UNFINISHED):
+        return False
+    if include and not any(glob_matches(glob, key) for glob in include):
+        return False
+    return not any(glob_matches(glob, key) for glob in exclude)
+
+
+def glob_matches(glob: str, key: str) -> bool:
+    """True if the glob matches the whole key.
+
+    `*` and `?` stay within a folder, `**/` stands for any number of folders (none included), a
+    `**` at the end for everything below, `[a-z]` and `[!a-z]` for one character.
+    """
+    return _compiled(glob).fullmatch(key) is not None
+
+
+_TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]/]*\]|.", re.DOTALL)
+_MEANING = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@lru_cache(maxsize=1024)
+def _compiled(glob: str) -> re.Pattern[str]:
+    return re.compile("".join(_translated(token) for token in _TOKENS.findall(glob)), re.DOTALL)
+
+
+def _translated(token: str) -> str:
+    if token in _MEANING:
+        return _MEANING[token]
+    if len(token) > 1:
+        inner = token[1:-1].replace("\\", "\\\\").replace("[", "\\[")
+        return f"(?!/)[^{inner[1:]}]" if inner.startswith("!") else f"(?!/)[{inner}]"
+    return re.escape(token)
