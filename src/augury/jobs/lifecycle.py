@@ -77,7 +77,8 @@ def transition(
     if reason is not None:
         values["reason"] = reason
     if to is RunState.IN_PROGRESS:
-        values["time_started"] = sa.func.coalesce(runs.c.time_started, clock.utc_now())
+        now = sa.literal(clock.utc_now(), runs.c.time_started.type)
+        values["time_started"] = sa.func.coalesce(runs.c.time_started, now)
     if to in TERMINAL and to is not RunState.DELETED:
         values["time_finished"] = clock.utc_now()
     if to is RunState.SUCCEEDED:
