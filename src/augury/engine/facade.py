@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from augury.bus.port import Durability
     from augury.engine.declarative import Applied, ApplyResult
     from augury.events.envelope import Event
+    from augury.inference.plan import Plan, ShardSpec
     from augury.jobs.runs import Run
     from augury.jobs.spec import RunOverrides
     from augury.models.registry import ModelVersion
@@ -161,6 +162,26 @@ class Engine(Parts):
         )
         self.after_commit({str(first_queue(run.job_spec)): 1} if created else None)
         return run, created
+
+    def plan_run(
+        self, job: str, overrides: RunOverrides | None = None
+    ) -> tuple[Plan, list[ShardSpec]]:
+        """What a run of the job would do, decided from footers; starts and writes nothing.
+
+        Raises:
+            NotFoundError: no such job, model or input.
+            ContractError: data and model do not fit; with every fault.
+            AuguryError: whatever else `inference.planning.plan_run` raises.
+        """
+        from augury.inference.planning import plan_run
+        from augury.jobs.acceptance import draft_run
+        from augury.jobs.spec import RunOverrides
+        from augury.models.registry import resolve
+
+        with self.database.read() as connection:
+            spec = draft_run(connection, job=job, overrides=overrides or RunOverrides()).spec
+            model = resolve(connection, spec.model)
+        return plan_run(spec, model, self.settings, check=lambda: None)
 
     def cancel_run(self, run: str) -> Run:
         """Asks a run to stop; a second time changes nothing.

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from augury.errors import Fault
+from augury.errors import Fault, InvalidError
 from augury.resources.documents import Entry
+from augury.storage.objects import canonical_url
 
 _PATHS = {"models": ("path", "sample")}
 _URIS = {"sources": ("uri",), "jobs": ("output",)}
@@ -22,11 +23,17 @@ def absolute_uri(text: str, base: Path | None) -> str:
     """`text` as a URI: a path becomes `file:///...`, relative to `base`; a URI stays.
 
     Raises:
-        ValueError: it is relative, and there is no base.
+        ValueError: it is relative and there is no base, or no store has such addresses.
     """
-    if "://" in text or text.startswith("${"):
+    if text.startswith("${"):
         return text
-    return f"file://{absolute_path(text, base)}"
+    whole = text if "://" in text else f"file://{absolute_path(text, base)}"
+    if "${" in whole:  # known when an event fills it
+        return whole
+    try:
+        return canonical_url(whole)
+    except InvalidError as error:
+        raise ValueError(error.message) from error
 
 
 def absolute_path(text: str, base: Path | None) -> str:

@@ -18,6 +18,7 @@ from augury import clock
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from augury.inference.plan import Plan, ShardSpec
     from augury.jobs.runs import Run
     from augury.models.registry import ModelVersion
     from augury.routing.ledger import LedgerEvent, LedgerOutcome
@@ -71,3 +72,14 @@ def model_view(version: ModelVersion) -> dict[str, Any]:
         **view(version, without=frozenset({"signature"})),
         "signature": version.signature.to_json(),
     }
+
+
+def plan_view(plan: Plan, shards: Sequence[ShardSpec]) -> dict[str, Any]:
+    """What a run would do; `shards` in the order of the output."""
+    shown = view(plan, without=frozenset({"model", "output_schema", "pins"}))
+    shown["model"] = view(plan.model, without=frozenset({"signature"}))
+    shown["shards"] = [
+        {"seq": shard.seq, "num_rows": shard.num_rows, "ranges": plain(shard.ranges)}
+        for shard in shards
+    ]
+    return shown

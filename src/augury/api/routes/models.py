@@ -10,7 +10,6 @@ from starlette.responses import Response
 from augury.api.answers import Limit, answer, page
 from augury.api.routes import TheEngine
 from augury.engine.views import model_view, plain
-from augury.models.registry import aliases, list_models, list_versions, resolve
 
 router = APIRouter(tags=["models"])
 
@@ -18,6 +17,8 @@ router = APIRouter(tags=["models"])
 @router.get("/models")
 def models(engine: TheEngine, limit: Limit = 100, after: str = "") -> Response:
     """Models in order of name, behind `after` (exclusive)."""
+    from augury.models.registry import list_models
+
     with engine.database.read() as connection:
         found = list_models(connection, limit=limit + 1, after=after)
     return page(found, limit, plain, lambda model: model.name)
@@ -26,6 +27,8 @@ def models(engine: TheEngine, limit: Limit = 100, after: str = "") -> Response:
 @router.get("/models/{name}")
 def model(engine: TheEngine, name: str) -> Response:
     """All versions and aliases of a model; of one version if `name` is a reference (`m@3`)."""
+    from augury.models.registry import aliases, list_versions, resolve
+
     with engine.database.read() as connection:
         if "@" in name:
             return answer(model_view(resolve(connection, name)))

@@ -13,7 +13,7 @@ from augury.api.answers import Limit, answer, page
 from augury.api.routes import TheEngine, json_body, schema_of
 from augury.engine import Engine
 from augury.engine.requests import RunRequest, run_request
-from augury.engine.views import run_view, view
+from augury.engine.views import plan_view, run_view, view
 from augury.errors import NotFoundError
 from augury.jobs.logs import read
 from augury.jobs.runs import get_run, list_runs
@@ -50,6 +50,18 @@ def _start(engine: Engine, body: bytes, key: str | None) -> Response:
     run, created = engine.start_run(wanted.job, wanted.overrides(), idempotency_key=key)
     location = {"Location": f"/v1/runs/{run.id}"}
     return answer(run_view(run), 201 if created else 200, location)
+
+
+@router.post("/plan", openapi_extra=json_body(schema_of("RunRequest"), _EXAMPLES))
+async def plan(request: Request) -> Response:
+    """What such a run would do: mode, files, shards, rows. Starts nothing, reads footers only."""
+    body = await request.body()
+    return await run_in_threadpool(_plan, request.app.state.engine, body)
+
+
+def _plan(engine: Engine, body: bytes) -> Response:
+    wanted = run_request(parse_entry(body))
+    return answer(plan_view(*engine.plan_run(wanted.job, wanted.overrides())))
 
 
 def schemas() -> dict[str, Any]:
