@@ -208,6 +208,8 @@ def _codes(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> pa.Ar
     import pyarrow as pa
     from pyarrow import compute as pc
 
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())  # few of Arrow's functions know views
     if pa.types.is_dictionary(column.type):
         known = _index_in(column.dictionary, feature)
         codes = known.take(column.indices)
@@ -230,7 +232,8 @@ def _index_in(values: pa.Array, feature: Feature) -> pa.Array:
     if isinstance(feature.categories[0], str):
         return pc.index_in(values.cast(pa.string()), value_set=pa.array(feature.categories))
     if pa.types.is_uint64(values.type):  # what int64 cannot hold is no category
-        values = pc.if_else(pc.less_equal(values, _LARGEST_INT64), values, None)
+        fits = pc.less_equal(values, pa.scalar(_LARGEST_INT64, pa.uint64()))
+        values = pc.if_else(fits, values, pa.scalar(None, pa.uint64()))
     categories = pa.array(feature.categories, pa.int64())
     return pc.index_in(values.cast(pa.int64()), value_set=categories)
 

@@ -198,16 +198,11 @@ def _type_faults(column: InputColumn, found: pa.DataType) -> Iterator[Fault]:
         if not (fits or types.is_boolean(plain)):
             yield _unfit(column, "a number or bool", found)
     elif column.type == "string":
-        if not (types.is_string(plain) or types.is_large_string(plain) or _is_view(plain)):
+        text = (types.is_string, types.is_large_string, types.is_string_view)
+        if not any(is_kind(plain) for is_kind in text):
             yield _unfit(column, "a string column (it has categories)", found)
     elif not types.is_integer(plain):
         yield _unfit(column, "an integer column (it has categories)", found)
-
-
-def _is_view(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_string_view(kind))
 
 
 def _unfit(column: InputColumn, expected: str, found: pa.DataType) -> Fault:
@@ -254,10 +249,16 @@ def _first_of_each(kinds: Mapping[str, pa.DataType]) -> list[tuple[str, pa.DataT
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type that a carried column has in the output: without its dictionary."""
+    """The type that a carried column has in the output: no dictionary, no view."""
     import pyarrow as pa
 
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    return kind
 
 
 def _common_type(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
