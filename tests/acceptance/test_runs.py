@@ -81,8 +81,8 @@ def test_cancel_of_an_accepted_run(slow: Scored) -> None:
 def test_maximum_runtime(slow: Scored) -> None:
     run_id = _start(slow, "--maximum-runtime-s", "1")
     run = _over(slow, run_id)
-    assert run.state == "FAILED"
-    assert "maximum run time" in run.lifecycle_details
+    assert (run.state, run.reason) == ("FAILED", "maximum_runtime")
+    assert "maximum runtime of 1 s" in run.lifecycle_details
     leased = tables.work.c.state == "LEASED"
     slow.augury.until(
         lambda: not slow.rows(tables.work, tables.work.c.run_id == run_id, leased),
