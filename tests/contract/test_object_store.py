@@ -221,6 +221,8 @@ def test_a_folder_is_no_object(store: ObjectStore) -> None:
         store.head("folder")
     with pytest.raises(NotFoundError):
         store.read("folder")
+    store.delete("folder")
+    assert store.read("folder/k") == b"1"
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,10 @@ class LocalObjectStore:
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError):
                 return
+            except OSError:
+                if path.is_dir():  # which is no object; what the system says differs
+                    return
+                raise
             sync(path.parent)
 
     def sweep_stages(self, older_than_s: float) -> int:
