@@ -154,7 +154,6 @@ def enable_resource(
 
 def _register(parts: Parts, entry: Entry, spec: ModelSpec, *, dry_run: bool) -> Applied:
     from augury.models import registry
-    from augury.models.signature import Signature
 
     if dry_run:
         return _would_register(parts, entry, spec)
@@ -165,7 +164,7 @@ def _register(parts: Parts, entry: Entry, spec: ModelSpec, *, dry_run: bool) -> 
             name=entry.name,
             path=Path(spec.path),
             sample=None if spec.sample is None else Path(spec.sample),
-            signature=None if spec.signature is None else Signature.from_json(spec.signature),
+            signature=spec.signature,
             flavor=spec.flavor,
             trust=spec.trust,
             description=spec.description,

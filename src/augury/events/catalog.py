@@ -43,3 +43,4 @@ class EventType(StrEnum):
     SOURCE_DELETED = "augury.source.deleted"  #: id, name, version
     MODEL_REGISTERED = "augury.model.registered"  #: name, version, digest, flavor
     MODEL_ALIAS_MOVED = "augury.model.alias_moved"  #: name, alias, version, previous
+    MODEL_DELETED = "augury.model.deleted"  #: name

@@ -68,6 +68,10 @@ class Flavor(Protocol):
         """File name endings by which the format is recognised, in lower case, with the dot."""
         ...
 
+    def native_dtype(self, path: Path) -> Dtype:
+        """The precision in which this model itself compares."""
+        ...
+
     def load(self, path: Path, signature: Signature, *, num_threads: int) -> Model:
         """Loads a model for scoring, computing with at most `num_threads` threads a call.
 
@@ -77,19 +81,13 @@ class Flavor(Protocol):
         """
         ...
 
-    def infer(
-        self,
-        path: Path,
-        sample: Mapping[str, InputColumn] | None = None,
-        dtype: Dtype | None = None,
-    ) -> Signature:
+    def infer(self, path: Path, sample: Mapping[str, InputColumn] | None = None) -> Signature:
         """What the model itself, and a sample of its input, say about its inputs and outputs.
 
         Args:
             path: the model file; loaded, so a `trusted_only` one must be trusted already.
             sample: columns of a sample of the input by name (see `models.sample`); types and
                 categories come from there where the model does not know them.
-            dtype: precision to use instead of the library's own.
 
         Raises:
             CorruptError: the file is no model of this format.

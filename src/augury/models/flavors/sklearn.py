@@ -125,6 +125,10 @@ class SklearnFlavor:
     trusted_only = True
     suffixes: ClassVar[tuple[str, ...]] = (".joblib", ".pkl", ".pickle")
 
+    def native_dtype(self, path: Path) -> Dtype:
+        """See `Flavor.native_dtype`."""
+        return _dtype(_load(path))
+
     def load(self, path: Path, signature: Signature, *, num_threads: int) -> SklearnModel:
         """Unpickles, on one thread wherever the estimator says how many (`n_jobs`)."""
         estimator = _load(path)
@@ -134,12 +138,7 @@ class SklearnFlavor:
         model.probe(path)
         return model
 
-    def infer(
-        self,
-        path: Path,
-        sample: Mapping[str, InputColumn] | None = None,
-        dtype: Dtype | None = None,
-    ) -> Signature:
+    def infer(self, path: Path, sample: Mapping[str, InputColumn] | None = None) -> Signature:
         """Names and number of inputs and the classes as fitted, types from the sample."""
         estimator = _load(path)
         _refuse_text(estimator, path)
@@ -151,7 +150,7 @@ class SklearnFlavor:
             inputs=reconcile(inputs, sample, path),
             task=_task(estimator, path),
             classes=classes,
-            dtype=dtype or _dtype(estimator),
+            dtype=_dtype(estimator),
         )
         signature.check()
         return signature

@@ -57,6 +57,10 @@ class XGBoostFlavor:
     trusted_only = False
     suffixes = (".ubj", ".json")
 
+    def native_dtype(self, path: Path) -> Dtype:
+        """See `Flavor.native_dtype`."""
+        return "float32"
+
     def load(self, path: Path, signature: Signature, *, num_threads: int) -> XGBoostModel:
         """Loads a booster and predicts one row, so that nothing is configured lazily later."""
         import numpy as np
@@ -74,12 +78,7 @@ class XGBoostFlavor:
         model.predict(np.zeros((1, signature.num_features), dtype=signature.dtype))
         return model
 
-    def infer(
-        self,
-        path: Path,
-        sample: Mapping[str, InputColumn] | None = None,
-        dtype: Dtype | None = None,
-    ) -> Signature:
+    def infer(self, path: Path, sample: Mapping[str, InputColumn] | None = None) -> Signature:
         """Names, types and categories as the model stores them, types narrowed by the sample."""
         raw = path.read_bytes()
         description = describe(raw, path)
@@ -89,7 +88,7 @@ class XGBoostFlavor:
             inputs=reconcile(own, sample, path),
             task=_task(description, path),
             classes=tuple(range(_num_classes(description))),
-            dtype=dtype or "float32",
+            dtype=self.native_dtype(path),
         )
         signature.check()
         return signature
