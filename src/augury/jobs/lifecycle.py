@@ -19,7 +19,7 @@ from augury.events.catalog import OWN_SOURCE, EventType
 from augury.events.envelope import Event, new_event
 from augury.jobs import logs
 from augury.jobs.states import TERMINAL, TRANSITIONS, RunState, WorkState
-from augury.storage.database import Database
+from augury.storage.database import Database, UtcDateTime
 from augury.storage.tables import runs, work
 
 MANIFEST_KEY = "_manifest.json"
@@ -82,7 +82,7 @@ def transition(
     if to in TERMINAL and to is not RunState.DELETED:
         values["time_finished"] = clock.utc_now()
     if to is RunState.SUCCEEDED:
-        values["cleaned_at"] = sa.case((_was_interrupted(run_id), None), else_=clock.utc_now())
+        values["cleaned_at"] = sa.case((_was_interrupted(run_id), None), else_=_now())
     changed = connection.execute(
         sa.update(runs).where(*_conditions(run_id, to)).values(**values).returning(*runs.c)
     ).one_or_none()
@@ -102,6 +102,10 @@ def _conditions(run_id: str, to: RunState) -> list[sa.ColumnElement[bool]]:
     if to is RunState.SUCCEEDED:
         conditions.append(runs.c.time_committed.is_not(None))
     return conditions
+
+
+def _now() -> sa.ColumnElement[Any]:
+    return sa.literal(clock.utc_now(), UtcDateTime())
 
 
 def _was_interrupted(run_id: str) -> sa.ColumnElement[bool]:
