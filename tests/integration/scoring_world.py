@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +113,7 @@ def score(
     *,
     model: Any = None,
     check: Callable[[], None] = nothing,
+    on_progress: Callable[[int], None] = nothing,
     **fields: Any,
 ) -> Scored:
     """Plans and scores all shards, one after the other."""
@@ -135,12 +135,9 @@ def score(
             store,
             settings,
             num_threads=1,
-            on_progress=nothing,
+            on_progress=on_progress,
             check=check,
         )
         for shard in shards
     ]
     return Scored(plan=plan, shards=shards, results=results, output=store)
-
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -67,18 +67,28 @@ def discover(inputs: Sequence[tuple[str, str | None]], settings: Settings) -> li
 
     Raises:
         NotFoundError: no such object or folder, or a folder with objects none of which is Parquet.
-        IdentityError: an object's content is not the one that its input's tag names.
+        IdentityError: an object's content is not the one that its input's tag names, or it is
+            gone by now.
     """
     found: dict[str, ObjectInfo] = {}
     for uri, tag in inputs:
-        for info in _objects(uri, settings):
+        for info in _objects(uri, tag, settings):
             if tag is not None and info.tag != tag:
                 raise changed(info.uri, expected=tag, found=info.tag)
             found[info.uri] = info
     return [found[uri] for uri in sorted(found)]
 
 
-def _objects(uri: str, settings: Settings) -> list[ObjectInfo]:
+def _objects(uri: str, tag: str | None, settings: Settings) -> list[ObjectInfo]:
+    try:
+        return _found(uri, settings)
+    except NotFoundError:
+        if tag is None:
+            raise
+        raise _gone(uri, tag) from None
+
+
+def _found(uri: str, settings: Settings) -> list[ObjectInfo]:
     store, key = locate(uri, settings)
     if key and not key.endswith("/"):
         try:

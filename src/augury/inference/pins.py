@@ -27,7 +27,7 @@ def make_pins(flavor: str, writer: WriterSettings) -> Pins:
     library = _LIBRARIES.get(flavor)
     names = [*_ALWAYS, *([library] if library else [])]
     return Pins(
-        backend=f"{flavor} {version(library)}" if library else "",
+        backend=f"{library} {version(library)}" if library else "",
         machine=platform.machine(),
         libraries={name: version(name) for name in names},
         writer=writer,

@@ -71,6 +71,8 @@ def test_an_input_s_tag_must_be_the_object_s(folder: Path, settings: Settings) -
     with pytest.raises(IdentityError, match=f"expected tag other, found {info.tag}") as caught:
         discover([(info.uri, "other")], settings)
     assert caught.value.attributes["found"] == info.tag
+    with pytest.raises(IdentityError, match="expected tag t, found nothing"):
+        discover([(f"{folder}/gone.parquet", "t")], settings)
 
 
 def test_a_footer_tells_schema_rows_and_the_bytes_of_chosen_columns(
@@ -102,7 +104,7 @@ def test_a_damaged_footer_is_told_by_name(folder: Path, settings: Settings) -> N
     data[-40:-8] = b"\xff" * 32
     path.write_bytes(data)
     (info,) = discover([(str(path), None)], settings)
-    with pytest.raises(CorruptError, match="a.parquet"):
+    with pytest.raises(CorruptError, match=r"a\.parquet"):
         read_footer(info, settings)
 
 

@@ -79,7 +79,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.symlink_to("/dev/full")
     with (
-        pytest.raises(LimitError, match="no space left while writing .*full"),
+        pytest.raises(LimitError, match=r"no space left while writing .*full"),
         PartWriter(full, TABLE.schema, **SETTINGS) as writer,
     ):
         for _ in range(1000):

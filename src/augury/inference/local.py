@@ -1,0 +1,354 @@
+"""`augury score`: one inference run in this very process, without any service.
+
+The same code as in a worker: plan, score every shard, count the rows, write the manifest. What is
+missing is only what a service is for: no ledger, no retries, no registered model. The output folder
+itself is the run's folder: `{output}/part-00000.parquet` and so on, and `{output}/_manifest.json`,
+written last, so an output without a manifest is unfinished. An output that holds anything else is
+refused; the same run again over the same output is not, for it writes the same bytes.
+
+Shards run side by side, as many as there are CPUs, and a model that is left alone with its shard
+computes with several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from augury import clock
+from augury.data.manifest import MANIFEST_KEY, Manifest
+from augury.errors import ConflictError, CorruptError, Fault, InvalidError
+from augury.inference.commit import build_manifest
+from augury.inference.plan import Plan, ShardResult, ShardSpec
+from augury.inference.planning import plan_run
+from augury.inference.score import score_shard
+from augury.jobs.spec import JobSpec
+from augury.models.registry import ModelVersion
+from augury.storage.files import file_digest
+from augury.storage.objects import ObjectStore, open_store
+
+if TYPE_CHECKING:
+    from augury.models.port import Flavor, Model
+    from augury.models.signature import Signature
+    from augury.settings import Settings
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSummary:
+    """What a run of `augury score` did.
+
+    Attributes:
+        seconds: wall time of the whole call, loading and planning included.
+        peak_rss_bytes: the most memory that this process ever held.
+        backend: what predicted, with its version.
+    """
+
+    rows_in: int
+    rows_predicted: int
+    rows_rejected: int
+    seconds: float
+    rows_per_second: float
+    peak_rss_bytes: int
+    backend: str
+    output_uri: str
+    manifest_uri: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain document."""
+        return asdict(self)
+
+
+def score_local(
+    model: str | Path,
+    input: str | Path | Sequence[str | Path],  # noqa: A002 - the name in every surface
+    output: str | Path,
+    *,
+    settings: Settings,
+    trust: bool = False,
+    signature: Signature | None = None,
+    sample: str | Path | None = None,
+    columns: Sequence[str] = (),
+    on_progress: Progress | None = None,
+) -> ScoreSummary:
+    """Scores files with a model file.
+
+    Args:
+        model: the model file; it need not be registered.
+        input: object, folder or prefix, or several of them.
+        output: folder or prefix; made if missing, refused if it holds anything foreign.
+        settings: for access to stores; `worker_cpus` limits the threads.
+        trust: load a model format whose files may run code (pickle, joblib).
+        signature: the model's inputs and outputs; None: as the model and `sample` say.
+        sample: a Parquet file with the columns that the model was trained on.
+        columns: input columns carried into the output.
+        on_progress: called with (rows predicted so far, rows in all); first with 0, from any
+            thread, one call at a time.
+
+    Raises:
+        InvalidError: the model needs `trust`, or does not say enough about its inputs.
+        ConflictError: the output holds something else.
+        AuguryError: whatever else `plan_run` and `score_shard` raise. Parts that this call wrote
+            are removed then.
+    """
+    started = clock.monotonic_s()
+    version, flavor = _describe(Path(model), trust=trust, signature=signature, sample=sample)
+    spec = _spec(version, input, output=str(output), columns=columns)
+    plan, shards = plan_run(spec, version, settings, check=_go_on)
+    store = open_store(spec.output.rstrip("/") + "/", settings)
+    _refuse_foreign(store, plan, shards)
+    threads, side_by_side = _threads(settings, len(shards))
+    loaded = flavor.load(Path(model), version.signature, num_threads=threads)
+    crew = _Crew(plan, loaded, store, settings, num_threads=threads, on_progress=on_progress)
+    with _removed_on_error(store, shards):
+        results = crew.score(shards, side_by_side)
+        manifest = build_manifest(plan, run_id="local", job="local", results=results)
+        written = store.put(MANIFEST_KEY, manifest.to_bytes())
+    seconds = clock.monotonic_s() - started
+    return ScoreSummary(
+        rows_in=manifest.rows.rows_in,
+        rows_predicted=manifest.rows.rows_predicted,
+        rows_rejected=manifest.rows.rows_rejected,
+        seconds=round(seconds, 3),
+        rows_per_second=round(manifest.rows.rows_in / seconds, 1),
+        peak_rss_bytes=peak_rss_bytes(),
+        backend=loaded.backend,
+        output_uri=store.url,
+        manifest_uri=written.uri,
+    )
+
+
+def plan_local(
+    model: str | Path,
+    input: str | Path | Sequence[str | Path],  # noqa: A002 - the name in every surface
+    *,
+    settings: Settings,
+    trust: bool = False,
+    sample: str | Path | None = None,
+    columns: Sequence[str] = (),
+    mode: str = "auto",
+) -> tuple[Plan, list[ShardSpec]]:
+    """What a run with a model file would do: footers are read, nothing is scored or written.
+
+    Raises:
+        AuguryError: as `score_local`, for the same reasons.
+    """
+    version, _ = _describe(Path(model), trust=trust, signature=None, sample=sample)
+    spec = _spec(version, input, output="/dev/null/", columns=columns, mode=mode)
+    return plan_run(spec, version, settings, check=_go_on)
+
+
+def _spec(
+    version: ModelVersion,
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    output: str,
+    columns: Sequence[str],
+    mode: str = "auto",
+) -> JobSpec:
+    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    try:
+        return JobSpec.model_validate(
+            {
+                "model": version.name,
+                "input": [{"uri": str(uri)} for uri in given],
+                "output": output,
+                "columns": tuple(columns),
+                "mode": mode,
+            }
+        )
+    except ValidationError as error:
+        faults = [
+            Fault(path=".".join(map(str, each["loc"])), message=each["msg"])
+            for each in error.errors()
+        ]
+        raise InvalidError("cannot score so", faults) from error
+
+
+# --- the model ------------------------------------------------------------------------------------
+
+
+def _describe(
+    path: Path, *, trust: bool, signature: Signature | None, sample: str | Path | None
+) -> tuple[ModelVersion, Flavor]:
+    """The file as if it were registered."""
+    from augury.models.flavors import open_flavor
+
+    flavor = open_flavor(path, trust=trust)
+    version = ModelVersion(
+        name=path.stem,
+        version=0,
+        digest=file_digest(path),
+        flavor=flavor.name,
+        signature=signature or _inferred(flavor, path, sample),
+        uri=f"file://{path.absolute()}",
+        size_bytes=path.stat().st_size,
+        trusted=trust,
+        description=None,
+        created_at=clock.utc_now(),
+    )
+    return version, flavor
+
+
+def _inferred(flavor: Flavor, path: Path, sample: str | Path | None) -> Signature:
+    if sample is None:
+        return flavor.infer(path)
+    from augury.models.sample import read_sample
+
+    return flavor.infer(path, read_sample(Path(sample)))
+
+
+# --- the output -----------------------------------------------------------------------------------
+
+
+def _refuse_foreign(store: ObjectStore, plan: Plan, shards: Sequence[ShardSpec]) -> None:
+    """Lets an empty output pass, and one that this very plan wrote before."""
+    present = {info.key for info in store.list()}
+    if not present:
+        return
+    ours = {shard.part_key for shard in shards} | {MANIFEST_KEY}
+    foreign = sorted(present - ours)
+    if foreign:
+        raise _occupied(store, f"{len(foreign)} other objects, such as {foreign[0]!r}")
+    if MANIFEST_KEY not in present:
+        raise _occupied(store, "parts of a run that did not finish")
+    try:
+        found = Manifest.from_bytes(store.read(MANIFEST_KEY)).plan_digest
+    except CorruptError:
+        raise _occupied(store, f"a {MANIFEST_KEY} that does not parse") from None
+    if found != plan.digest:
+        raise _occupied(store, "the output of a run with another input, model or version")
+
+
+def _occupied(store: ObjectStore, found: str) -> ConflictError:
+    return ConflictError(
+        f"expected an empty output at {store.url}, found {found}; choose another, or remove it",
+        uri=store.url,
+    )
+
+
+@contextmanager
+def _removed_on_error(store: ObjectStore, shards: Sequence[ShardSpec]) -> Iterator[None]:
+    before = {info.key for info in store.list()}
+    try:
+        yield
+    except BaseException:
+        for shard in shards:
+            if shard.part_key not in before:
+                store.delete(shard.part_key)
+        raise
+
+
+# --- shards side by side --------------------------------------------------------------------------
+
+
+def _threads(settings: Settings, num_shards: int) -> tuple[int, int]:
+    """(threads a model computes with, shards at once): never more than there are CPUs."""
+    cpus = settings.worker_cpus or _cpus()
+    side_by_side = min(cpus, num_shards)
+    return max(1, cpus // side_by_side), side_by_side
+
+
+def _cpus() -> int:
+    """CPUs that this process may use (not all systems can tell)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _StoppedError(Exception):
+    """Another shard failed, or the user has had enough."""
+
+
+class _Crew:
+    """Scores the shards of one plan in a few threads."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: Model,
+        output: ObjectStore,
+        settings: Settings,
+        *,
+        num_threads: int,
+        on_progress: Progress | None,
+    ) -> None:
+        self._plan = plan
+        self._model = model
+        self._output = output
+        self._settings = settings
+        self._num_threads = num_threads
+        self._on_progress = on_progress
+        self._lock = threading.Lock()
+        self._done = 0
+        self._stop = threading.Event()
+
+    def score(self, shards: Sequence[ShardSpec], side_by_side: int) -> list[ShardResult]:
+        """Scores all; the first error of any ends the others and is raised."""
+        self._advance(0)
+        pool = ThreadPoolExecutor(side_by_side, thread_name_prefix="augury-shard")
+        try:
+            futures = [pool.submit(self._score, shard) for shard in shards]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            return _results(futures)
+        finally:
+            self._stop.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _score(self, shard: ShardSpec) -> ShardResult:
+        return score_shard(
+            self._plan,
+            shard,
+            self._model,
+            self._output,
+            self._settings,
+            num_threads=self._num_threads,
+            on_progress=self._advance,
+            check=self._check,
+        )
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise _StoppedError
+
+    def _advance(self, num_rows: int) -> None:
+        with self._lock:
+            self._done += num_rows
+            if self._on_progress is not None:
+                self._on_progress(self._done, self._plan.rows_in)
+
+
+def _results(futures: Sequence[Future[ShardResult]]) -> list[ShardResult]:
+    for future in futures:
+        if future.done():
+            future.result()  # raises the error that ended the wait
+    return [future.result() for future in futures]
+
+
+def _go_on() -> None:
+    """Planning here ends by Ctrl-C only."""
+
+
+def peak_rss_bytes() -> int:
+    """The most resident memory that this process ever held.
+
+    From /proc where there is one: `getrusage` counts what the parent held before the exec, too.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
