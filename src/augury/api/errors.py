@@ -35,6 +35,7 @@ _STATUS: dict[type[AuguryError], int] = {
     errors.CorruptError: 422,
     errors.LimitError: TOO_LARGE,
     errors.LostLeaseError: 409,
+    errors.ConservationError: 500,
 }
 _CODES = {404: "not_found", 405: "method_not_allowed", TOO_LARGE: "limit"}
 

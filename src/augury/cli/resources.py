@@ -58,17 +58,24 @@ def _group(kind: str, text: str) -> typer.Typer:
     if kind == "source":
         group.callback(epilog=example("augury sources", "augury sources list"))(_sources)
 
-    @group.command("list", epilog=example(f"augury {kind}s list", f"augury {kind}s list --json"))
+    @group.command(
+        "list",
+        help=f"All {kind}s, in order of name.",
+        epilog=example(f"augury {kind}s list", f"augury {kind}s list --json"),
+    )
     def list_(limit: Limit = 100, after: After = "", as_json: Json = False) -> None:
         _list(kind, limit, after, as_json=as_json)
 
-    list_.__doc__ = f"All {kind}s, in order of name."
-
-    @group.command(epilog=example(f"augury {kind}s show my_{kind} --json"))
+    @group.command(
+        help=f"One {kind} and its spec.", epilog=example(f"augury {kind}s show my_{kind} --json")
+    )
     def show(name: Name, as_json: Json = False) -> None:
         _show(kind, name, as_json=as_json)
 
-    @group.command(epilog=example(f"augury {kind}s delete my_{kind}"))
+    @group.command(
+        help=f"Deletes a {kind}; its history stays.",
+        epilog=example(f"augury {kind}s delete my_{kind}"),
+    )
     def delete(name: Name) -> None:
         with open_engine() as engine:
             engine.delete(_kind(kind), name)
@@ -80,11 +87,16 @@ def _group(kind: str, text: str) -> typer.Typer:
 
 
 def _add_switches(group: typer.Typer, kind: str) -> None:
-    @group.command(epilog=example(f"augury {kind}s enable my_{kind}"))
+    @group.command(
+        help=f"Switches a {kind} on.", epilog=example(f"augury {kind}s enable my_{kind}")
+    )
     def enable(name: Name) -> None:
         _switch(kind, name, enabled=True)
 
-    @group.command(epilog=example(f"augury {kind}s disable my_{kind}"))
+    @group.command(
+        help=f"Switches a {kind} off, and leaves it as it is.",
+        epilog=example(f"augury {kind}s disable my_{kind}"),
+    )
     def disable(name: Name) -> None:
         _switch(kind, name, enabled=False)
 

@@ -128,7 +128,8 @@ def _composed(text: str | bytes, origin: str) -> list[yaml.Node]:
     except UnicodeDecodeError as error:
         raise refusal(origin, [Fault(path="", message=f"expected UTF-8: {error}")]) from error
     try:
-        return [node for node in yaml.compose_all(decoded, Loader=_Loader) if node is not None]
+        nodes = yaml.compose_all(decoded, Loader=_Loader)
+        return [node for node in nodes if node is not None and not _is_null(node)]
     except yaml.YAMLError as error:
         if decoded.lstrip().startswith("{") and (node := _json(decoded)) is not None:
             return [node]
@@ -253,13 +254,13 @@ class _Reader:
     def _pairs(self, node: yaml.MappingNode, where: str) -> Iterable[tuple[str, yaml.Node]]:
         """Keys with their values; a key that stands twice is a fault, not the last one wins."""
         seen: set[str] = set()
-        self._constructor.flatten_mapping(node)  # `<<`
-        for key_node, value in node.value:
+        for key_node, _ in node.value:
             key = str(key_node.value)
             if key in seen:
                 self._fault(key_node, f"{where}.{key}".strip("."), "stands here a second time")
             seen.add(key)
-            yield key, value
+        self._constructor.flatten_mapping(node)  # `<<`: what it brings comes first, and is weaker
+        yield from {str(key_node.value): value for key_node, value in node.value}.items()
 
     def _fault(self, node: yaml.Node, path: str, message: str) -> None:
         self.faults.append(Fault(path=path, message=message, line=_line(node)))
