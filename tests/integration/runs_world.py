@@ -112,7 +112,9 @@ class RunsWorld:
     ) -> Run:
         """A run whose shards are ready."""
         run = self.start(mode=mode, **overrides)
-        self.plan(self.claimed(self.worker("planner")), num_shards, mode=mode)
+        item = self.claim(self.worker("planner"), run_id=run.id)
+        assert item is not None
+        self.plan(item, num_shards, mode=mode)
         return self.run(run.id)
 
     # --- what there is ----------------------------------------------------------------------------
