@@ -14,11 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
-_ANY_DAY = datetime(2024, 1, 1, tzinfo=UTC)
+_ANY_DAY = datetime(2024, 1, 1)
 _FIELDS = frozenset({5, 6})
 _EVERY = frozenset({"*", "*/1"})
 _CHANCE = re.compile(r"(?:^|[\s,])[rh]", re.IGNORECASE)  # croniter's random and hashed fields
@@ -34,7 +35,7 @@ _NICKNAMES = {
 
 
 class Cron:
-    """The instants that a cron expression names in a zone.
+    """The instants that a cron expression names in a zone. Not to be shared among threads.
 
     Args:
         expression: five fields, six with seconds first, or `@hourly` and the like.
@@ -49,6 +50,7 @@ class Cron:
         expression = checked_expression(expression)
         self._expression = _NICKNAMES.get(expression, expression)
         self._every_hour = self._expression.split()[-4] in _EVERY
+        self._local_ticks = _local_ticks(self._expression, _ANY_DAY)
 
     def after(self, instant: datetime) -> datetime:
         """The first instant of the schedule that is later than `instant`, in UTC."""
@@ -111,11 +113,15 @@ class Cron:
         return instant.astimezone(self._zone).utcoffset() or timedelta()
 
     def _next_local(self, local: datetime) -> datetime:
-        from croniter import croniter
-
-        ticks = croniter(self._expression, local, ret_type=datetime, second_at_beginning=True)
-        found: datetime = ticks.get_next()
+        self._local_ticks.set_current(local, force=True)
+        found: datetime = self._local_ticks.get_next()
         return found
+
+
+def _local_ticks(expression: str, start: datetime) -> Any:
+    from croniter import croniter
+
+    return croniter(expression, start, ret_type=datetime, second_at_beginning=True)
 
 
 def checked_zone(name: str) -> str:
@@ -154,7 +160,7 @@ def checked_expression(expression: str) -> str:
             f"seconds first, or one of {', '.join(_NICKNAMES)}; found {expression!r}"
         )
     try:
-        croniter(fields, _ANY_DAY, second_at_beginning=True).get_next()
+        _local_ticks(fields, _ANY_DAY).get_next()
     except ValueError as error:
         raise ValueError(f"the cron expression {expression!r} names no instant: {error}") from error
     return text
