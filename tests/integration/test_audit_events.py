@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 import sqlalchemy as sa
-from audit_world import AuditWorld
+from audit_world import AuditWorld, Snapshot, sqlite_settings
 from routing_world import event
 
 from augury import clock
+from augury.processes.valkey import ValkeyServer
 from augury.settings import Settings
 from augury.storage.database import Database
 from augury.storage.tables import (
@@ -29,21 +31,62 @@ from augury.storage.tables import (
 
 type Corruption = Callable[[AuditWorld], None]
 _CORRUPTIONS: list[tuple[str, Corruption]] = []
+_IN_THE_STREAM: list[tuple[str, Corruption]] = []
 
 
-def breaks(check: str) -> Callable[[Corruption], Corruption]:
+def breaks(
+    check: str, among: list[tuple[str, Corruption]] = _CORRUPTIONS
+) -> Callable[[Corruption], Corruption]:
     """Registers a function that breaks exactly what `check` looks at."""
 
     def register(corruption: Corruption) -> Corruption:
-        _CORRUPTIONS.append((check, corruption))
+        among.append((check, corruption))
         return corruption
 
     return register
 
 
+def _ids(corruptions: list[tuple[str, Corruption]]) -> list[str]:
+    return [f"{check}-{corrupt.__name__}" for check, corrupt in corruptions]
+
+
+@pytest.fixture(scope="module")
+def _shared(
+    tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path, valkey: ValkeyServer
+) -> Iterator[tuple[AuditWorld, Snapshot]]:
+    settings = sqlite_settings(tmp_path_factory.mktemp("audit"), _sqlite_template, valkey.url)
+    database = Database(settings.effective_database_url)
+    world = AuditWorld(database, settings)
+    world.fill()
+    yield world, Snapshot(database)
+    world.bus.close()
+    database.close()
+
+
 @pytest.fixture
-def world(database: Database, live_settings: Settings) -> Iterator[AuditWorld]:
-    world = AuditWorld(database, live_settings)
+def world(_shared: tuple[AuditWorld, Snapshot]) -> Iterator[AuditWorld]:
+    """A filled world; what a test changes in its ledger is put back, its stream is for looking."""
+    world, snapshot = _shared
+    yield world
+    snapshot.restore()
+
+
+@pytest.fixture
+def own_world(sqlite_database: Database, settings: Settings, bus_url: str) -> Iterator[AuditWorld]:
+    """A filled world with a stream of its own."""
+    changes = {"database_url": sqlite_database.url, "redis_url": bus_url}
+    world = AuditWorld(sqlite_database, settings.model_copy(update=changes))
+    world.fill()
+    yield world
+    world.bus.close()
+
+
+@pytest.fixture
+def postgres_world(
+    postgres_database: Database, settings: Settings, bus_url: str
+) -> Iterator[AuditWorld]:
+    changes = {"database_url": postgres_database.url, "redis_url": bus_url}
+    world = AuditWorld(postgres_database, settings.model_copy(update=changes))
     world.fill()
     yield world
     world.bus.close()
@@ -69,7 +112,7 @@ def _raw(world: AuditWorld) -> redis.Redis:
     return redis.Redis.from_url(world.settings.effective_redis_url)
 
 
-@breaks("stream_entry")
+@breaks("stream_entry", _IN_THE_STREAM)
 def an_entry_acknowledged_by_somebody_else(world: AuditWorld) -> None:
     world.publish(event(id="stolen"))
     (delivery,) = world.bus.read("thief", count=10, block_s=0)
@@ -88,7 +131,7 @@ def an_event_that_is_not_what_was_published(world: AuditWorld) -> None:
         world.change(changed.values(entry_id=entry_id))
 
 
-@breaks("stream_count")
+@breaks("stream_count", _IN_THE_STREAM)
 def entries_deleted_before_anybody_read_them(world: AuditWorld) -> None:
     (entry_id,) = world.publish(event(id="deleted"))
     with _raw(world) as client:
@@ -310,14 +353,30 @@ def an_event_of_ours_that_arrived_and_stays(world: AuditWorld) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("check", "corrupt"), _CORRUPTIONS, ids=[f"{c}-{f.__name__}" for c, f in _CORRUPTIONS]
-)
+@pytest.mark.parametrize(("check", "corrupt"), _CORRUPTIONS, ids=_ids(_CORRUPTIONS))
 def test_what_is_broken_is_named(world: AuditWorld, check: str, corrupt: Corruption) -> None:
-    assert world.broken() == set()
     corrupt(world)
     report = world.audit()
     assert {violation.check for violation in report.violations} == {check}
     assert not report.ok
     for violation in report.violations:
         assert violation.subject and violation.expected and violation.found and violation.advice
+
+
+@pytest.mark.parametrize(("check", "corrupt"), _IN_THE_STREAM, ids=_ids(_IN_THE_STREAM))
+def test_what_the_stream_lost_is_named(
+    own_world: AuditWorld, check: str, corrupt: Corruption
+) -> None:
+    assert own_world.broken() == set()
+    corrupt(own_world)
+    assert own_world.broken() == {check}
+
+
+def test_every_check_does_the_same_on_postgres(postgres_world: AuditWorld) -> None:
+    assert postgres_world.broken() == set()
+    snapshot = Snapshot(postgres_world.database)
+    for check, corrupt in _CORRUPTIONS:
+        corrupt(postgres_world)
+        assert postgres_world.broken() == {check}, corrupt.__name__
+        snapshot.restore()
+    assert postgres_world.broken() == set()

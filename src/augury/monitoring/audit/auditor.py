@@ -19,9 +19,15 @@ from augury.monitoring.audit.balance import Balance
 from augury.monitoring.audit.check import Check, Progress, Tally
 from augury.monitoring.audit.event_checks import EVENT_CHECKS
 from augury.monitoring.audit.event_pages import event_pages
+from augury.monitoring.audit.facts import (
+    OBJECT_CHECKS,
+    TICK_CHECKS,
+    object_pages,
+    tick_pages,
+)
 from augury.monitoring.audit.in_flight import in_flight
 from augury.monitoring.audit.incidents import open_incidents
-from augury.monitoring.audit.leases import LEASE_CHECKS, LeaseWatch
+from augury.monitoring.audit.leases import HOLDER_CHECKS, LEASE_CHECKS, LeaseWatch, holders
 from augury.monitoring.audit.outbox_checks import OUTBOX_CHECKS, outbox_pages
 from augury.monitoring.audit.output_checks import OUTPUT_CHECKS, STORE_CHECK, UNCOMMITTED_CHECKS
 from augury.monitoring.audit.output_pass import examine_outputs
@@ -47,7 +53,10 @@ CHECKS: tuple[Check[Any], ...] = (
     *EVENT_CHECKS,
     *REFERENCE_CHECKS,
     *OUTBOX_CHECKS,
+    *TICK_CHECKS,
+    *OBJECT_CHECKS,
     *RUN_CHECKS,
+    *HOLDER_CHECKS,
     *LEASE_CHECKS,
     STORE_CHECK,
     *OUTPUT_CHECKS,
@@ -113,6 +122,7 @@ class _Audit:
         self._events(position)
         self._references(position)
         self._outbox()
+        self._facts()
         self._runs()
         if deep:
             self._outputs()
@@ -159,6 +169,18 @@ class _Audit:
             done += len(page.rows)
             self._on_progress("outbox", done, total)
 
+    def _facts(self) -> None:
+        until, since = self._now, self._keys_since
+        for stage, checks, pages in (
+            ("ticks", TICK_CHECKS, tick_pages(self._database, until=until, since=since)),
+            ("objects", OBJECT_CHECKS, object_pages(self._database, until=until, since=since)),
+        ):
+            done = 0
+            for page in pages:
+                self._tally.run(checks, page, len(page.facts))
+                done += len(page.facts)
+                self._on_progress(stage, done, None)
+
     def _runs(self) -> None:
         total, done = self._count(runs), 0
         pages = run_pages(
@@ -178,6 +200,8 @@ class _Audit:
 
     def _leases(self, watch: LeaseWatch) -> None:
         self._on_progress("leases", 0, len(watch.first))
+        held = holders(self._database)
+        self._tally.run(HOLDER_CHECKS, held, len(held.leased))
         # a worker that died just now has its leases expired within this
         patience_s = 2 * (self._settings.lease_timeout_s + self._settings.sweep_s)
         self._tally.run(LEASE_CHECKS, watch.finish(patience_s), len(watch.first))

@@ -7,7 +7,7 @@ when it ends; a worker whose counter has not moved by then is waited for a littl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,13 +15,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from augury import clock
+from augury.jobs.spec import Mode
 from augury.jobs.states import WorkState
 from augury.monitoring.audit.check import Check, Finding
 from augury.storage.database import Database
-from augury.storage.tables import work, workers
+from augury.storage.tables import runs, work, workers
 
 _MOST_LEASES = 10_000
 _LOOK_S = 0.1
+_ONE_WORKER = frozenset({Mode.MINI_BATCH, Mode.BATCH})
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,32 @@ class Leases:
 
     held: Mapping[tuple[str, int], sa.Row[Any]]
     silent_s: float
+
+
+@dataclass(frozen=True)
+class Holders:
+    """Every lease at one instant; rows of `work` with `run_mode` and `run_host`."""
+
+    leased: Sequence[sa.Row[Any]]
+
+
+def holders(database: Database) -> Holders:
+    """Who holds what, now."""
+    select: sa.Select[Any] = (
+        sa.select(
+            work.c.run_id,
+            work.c.kind,
+            work.c.seq,
+            work.c.worker_id,
+            runs.c.mode.label("run_mode"),
+        )
+        .join_from(work, runs, runs.c.id == work.c.run_id)
+        .where(work.c.state == WorkState.LEASED)
+        .order_by(work.c.run_id, work.c.seq)
+        .limit(_MOST_LEASES)
+    )
+    with database.read() as connection:
+        return Holders(connection.execute(select).all())
 
 
 class LeaseWatch:
@@ -112,6 +140,31 @@ def _dead(leases: Leases) -> Iterator[Finding]:
             yield Finding(subject, "leased by a live worker", found)
 
 
+def _one_lease(page: Holders) -> Iterator[Finding]:
+    """A worker holds one item; a run of a mode for one worker is held by one."""
+    by_worker: dict[str, list[str]] = {}
+    by_run: dict[str, set[str]] = {}
+    for row in page.leased:
+        by_worker.setdefault(row.worker_id, []).append(f"{row.kind} {row.seq} of {row.run_id}")
+        if row.run_mode in _ONE_WORKER:
+            by_run.setdefault(row.run_id, set()).add(row.worker_id)
+    for worker_id, items in sorted(by_worker.items()):
+        if len(items) > 1:
+            yield Finding(f"worker {worker_id}", "one lease", f"{len(items)}: {', '.join(items)}")
+    for run_id, worker_ids in sorted(by_run.items()):
+        if len(worker_ids) > 1:
+            found = ", ".join(sorted(worker_ids))
+            yield Finding(f"run {run_id}", "leases of one worker", f"of {found}")
+
+
+HOLDER_CHECKS: tuple[Check[Holders], ...] = (
+    Check(
+        name="work_holder",
+        examine=_one_lease,
+        advice="two leases are live where there must be one: results stay right (tokens guard the "
+        "ledger, determinism the objects), but work is done twice; report a bug",
+    ),
+)
 LEASE_CHECKS: tuple[Check[Leases], ...] = (
     Check(
         name="work_lease",

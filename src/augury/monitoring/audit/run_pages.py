@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from augury.events.catalog import OWN_SOURCE
 from augury.jobs.states import TERMINAL, RunState
+from augury.monitoring.audit.arrived import arrived
 from augury.storage.database import Database
-from augury.storage.tables import dead_letters, event_keys, outbox, outcomes, runs, work
+from augury.storage.tables import outcomes, runs, work
 
 _PAGE_ROWS = 200
 _PLAN = "plan"
@@ -129,7 +130,8 @@ def _audited(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Aud
         summed.setdefault(row.run_id, {})[row.kind, row.state] = WorkSum(
             row.number, row.first, row.last, row.results, row.last_done_at
         )
-    found = _found(connection, {event_id for row in rows for event_id in _lifecycle(row).values()})
+    wanted = {(OWN_SOURCE, event_id) for row in rows for event_id in _lifecycle(row).values()}
+    found = {event_id for _, event_id in arrived(connection, wanted)}
     return [
         AuditedRun(
             row,
@@ -147,26 +149,6 @@ def lifecycle_states(state: str) -> list[str]:
 
 def _lifecycle(row: sa.Row[Any]) -> dict[str, str]:
     return {state: f"{row.id}:{state}" for state in lifecycle_states(row.state)}
-
-
-def _found(connection: sa.Connection, event_ids: set[str]) -> set[str]:
-    found: set[str] = set()
-    for table in (event_keys, outbox):
-        found |= set(
-            connection.scalars(
-                sa.select(table.c.event_id).where(
-                    table.c.source == OWN_SOURCE, table.c.event_id.in_(sorted(event_ids))
-                )
-            )
-        )
-    for event_id in sorted(event_ids - found):  # rare: only now is a search worth it
-        quoted = f'"{event_id}"'
-        grave = sa.select(dead_letters.c.id).where(
-            dead_letters.c.payload.contains(quoted, autoescape=True)
-        )
-        if connection.execute(grave.limit(1)).first() is not None:
-            found.add(event_id)
-    return found
 
 
 def _work(run_ids: Sequence[str]) -> sa.Select[Any]:
