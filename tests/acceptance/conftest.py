@@ -24,15 +24,5 @@ def start_augury(tmp_path: Path) -> Iterator[Callable[..., Augury]]:
         return started[-1].up(wait=wait)
 
     yield start
-    left = [line for one in started for line in _stop(one)]
+    left = [line for one in started for line in one.end()]
     assert left == []
-
-
-def _stop(one: Augury) -> list[str]:
-    if one.process is not None and one.process.poll() is None:
-        try:
-            one.down()
-        finally:
-            if one.process.poll() is None:
-                one.kill_supervisor()
-    return one.left_running()

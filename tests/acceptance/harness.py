@@ -43,6 +43,7 @@ class Augury:
         self.process: subprocess.Popen[bytes] | None = None
         self._variables = {f"AUGURY_{name.upper()}": value for name, value in variables.items()}
         self._starts = 0
+        self.at_end: list[Callable[[], None]] = []  # what a test has opened on this installation
 
     # --- up and down ------------------------------------------------------------------------------
 
@@ -85,6 +86,18 @@ class Augury:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(STOP_S)
+
+    def end(self) -> list[str]:
+        """Stops whatever still runs, closes what was opened; gives what is left running."""
+        while self.at_end:
+            self.at_end.pop()()
+        if self.process is not None and self.process.poll() is None:
+            try:
+                self.down()
+            finally:
+                if self.process.poll() is None:
+                    self.kill_supervisor()
+        return self.left_running()
 
     def kill_supervisor(self) -> None:
         """kill -9 of `augury up` itself."""

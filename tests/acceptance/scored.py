@@ -122,7 +122,9 @@ class Scored:
     @cached_property
     def database(self) -> Database:
         """The installation's ledger; only read here."""
-        return Database(f"sqlite:///{self.augury.home / 'augury.db'}")
+        database = Database(f"sqlite:///{self.augury.home / 'augury.db'}")
+        self.augury.at_end.append(database.close)
+        return database
 
     def rows(self, table: sa.Table, *where: sa.ColumnElement[bool]) -> Sequence[Any]:
         """Rows of a table in the order of their keys."""

@@ -30,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scored]:
         world.until_routed()
         assert world.audit()["violations"] == []
     finally:
-        augury.down()
+        assert augury.end() == []
 
 
 def _start(world: Scored, *arguments: str) -> str:

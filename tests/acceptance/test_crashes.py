@@ -59,7 +59,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
         assert run.state == "SUCCEEDED", run.lifecycle_details
         digest: str = world.manifest(run)["content_digest"]
     finally:
-        augury.down()
+        augury.end()
     return digest
 
 

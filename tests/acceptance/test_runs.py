@@ -29,7 +29,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scored]:
         world.until_routed()
         assert world.audit()["violations"] == []
     finally:
-        augury.down()
+        assert augury.end() == []
 
 
 def _row(world: Scored, run_id: str) -> Any:
