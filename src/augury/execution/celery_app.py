@@ -17,6 +17,7 @@ from kombu import Exchange, Queue
 
 from augury import clock, telemetry
 from augury.errors import UnavailableError
+from augury.execution import warmup
 from augury.execution.celery_executor import CeleryExecutor
 from augury.execution.messages import TASK, transport_options
 from augury.execution.worker import QUEUES, Worker
@@ -26,6 +27,8 @@ from augury.storage.database import Database
 _log = logging.getLogger(__name__)
 _LONGEST_WAIT_S = 5.0
 _STOP_LOOK_S = 0.2
+# two lines for every wake-up say less than the worker's own
+_CHATTY = ("celery.worker.strategy", "celery.app.trace")
 
 app = Celery("augury", set_as_current=False)
 app.conf.update(
@@ -110,7 +113,7 @@ class _Process:
     def open(self, name: str, queues: Sequence[str]) -> None:
         """Opens what a worker needs, waiting for services that do not answer yet."""
         settings = self.settings or Settings()
-        warm_up()
+        warmup.warm_up()
         database = Database(settings.effective_database_url)
         executor = CeleryExecutor(settings)
         self._parts = [executor, database]
@@ -150,13 +153,6 @@ def _patiently(start: Callable[[], None]) -> None:
             wait_s = min(_LONGEST_WAIT_S, wait_s * 2)
 
 
-def warm_up() -> None:
-    """Imports what the first shard would have to wait for."""
-    import augury.data.batches
-    import augury.inference.score
-    import augury.models.flavors  # noqa: F401
-
-
 @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
 def wake(queue: str) -> None:
     """A wake-up has arrived."""
@@ -169,6 +165,8 @@ def wake(queue: str) -> None:
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _keep_logging(**_: object) -> None:
     """Whoever listens here keeps Celery from configuring logs: `telemetry` does."""
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]

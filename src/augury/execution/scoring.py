@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from augury.errors import CorruptError
+from augury.execution import warmup
 from augury.execution.holding import Holding
 from augury.inference import coordinator
 from augury.jobs.reports import Planned
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from augury.storage.objects import ObjectStore
 
 _MOST_RUNS = 16
+_WITHOUT_SKLEARN = frozenset({"xgboost"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ class Scoring:
             raise CorruptError(f"work item {item.id} has no shard")
         run = self._planned(item.run_id)
         planned = run.plan.model
+        if planned.flavor not in _WITHOUT_SKLEARN:
+            warmup.complete()
         model = self.cache.load(
             digest=planned.digest,
             uri=planned.uri,

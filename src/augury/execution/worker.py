@@ -38,7 +38,7 @@ from augury.errors import (
     UnavailableError,
 )
 from augury.execution.announcer import Announcer
-from augury.execution.holding import DrainingError, Holding
+from augury.execution.holding import DrainingError, Holding, Watch
 from augury.execution.pulse import Pulse
 from augury.execution.scoring import Scoring
 from augury.inference import coordinator
@@ -96,6 +96,11 @@ class Worker:
         self._cpus = settings.worker_cpus or os.cpu_count() or 1
         self._scoring = Scoring(database, settings, cpus=self._cpus)
         self._announcer = Announcer(database, settings)
+        self._watch = Watch(
+            database,
+            stale_s=settings.lease_timeout_s / 4,
+            out_of_time=self._is_out_of_time,
+        )
         self._pulse = Pulse(database.url, self.id, settings.heartbeat_s)
         self._draining = threading.Event()
         self._drained_s = 0.0
@@ -120,6 +125,7 @@ class Worker:
         )
         self._pulse.start()
         self._announcer.start()
+        self._watch.start()
         _log.info("worker started", extra={"action": "worker_started", "worker_id": self.id})
 
     def drain(self) -> None:
@@ -149,6 +155,7 @@ class Worker:
             self._database.transact(lambda connection: workers.stop(connection, self.id))
         except UnavailableError:
             _log.debug("stop not recorded", extra={"action": "worker_unheard"})
+        self._watch.stop()
         self._announcer.stop()
         _log.info("worker stopped", extra={"action": "worker_stopped", "worker_id": self.id})
 
@@ -220,14 +227,11 @@ class Worker:
         """Looks before it writes: most looks find nothing, and writers take turns."""
         if not self._is_ready(queues, run_id):
             return None
-        item = self._database.transact(
+        return self._database.transact(
             lambda connection: work.claim(
                 self._database, connection, self.id, queues, run_id=run_id
             )
         )
-        if item is not None and not item.is_shard:
-            self._announcer.tell()
-        return item
 
     def _is_ready(self, queues: Sequence[str], run_id: str | None = None) -> bool:
         with self._database.read() as connection:
@@ -249,6 +253,7 @@ class Worker:
         if stored.opened:
             # a batch is for one worker
             self._wake(planned.mode, 1 if planned.mode is Mode.BATCH else stored.opened)
+            self._announcer.tell()
         return stored.shard
 
     def _score(self, item: WorkItem) -> Finished | None:
@@ -258,9 +263,7 @@ class Worker:
             return None
         finished = self._report(
             item,
-            lambda connection: reports.finish_shard(
-                self._database, connection, item, result.to_json(), rows_done=result.rows_in
-            ),
+            lambda connection: coordinator.finish_shard(self._database, connection, item, result),
         )
         if finished is not None:
             self._follow_up(item, finished)
@@ -268,29 +271,26 @@ class Worker:
 
     def _follow_up(self, item: WorkItem, finished: Finished) -> None:
         if finished.is_last:
-            try:
-                coordinator.advance(self._database, item.run_id, self._settings)
-            except UnavailableError as error:
-                _log.warning(
-                    "the sweeper will finish the run: %s",
-                    error,
-                    extra={"action": "advance_failed", "run_id": item.run_id},
-                )
+            self._advance(item.run_id)
         for queue, count in finished.opened.items():
             if count > 1:  # one is for this worker
                 self._wake(queue, count - 1)
         self._announcer.tell()
 
+    def _advance(self, run_id: str) -> None:
+        try:
+            coordinator.advance(self._database, run_id, self._settings)
+        except UnavailableError as error:
+            _log.warning(
+                "the sweeper will finish the run: %s",
+                error,
+                extra={"action": "advance_failed", "run_id": run_id},
+            )
+
     def _attempt[T](self, item: WorkItem, do: Callable[[WorkItem, Holding], T]) -> T | None:
         """Does it under watch; None if it did not work out, which is then recorded."""
-        holding = Holding(
-            self._database,
-            item,
-            stale_s=self._settings.lease_timeout_s / 4,
-            out_of_time=self._is_out_of_time,
-        )
         try:
-            with holding:
+            with self._watch.over(item) as holding:
                 return do(item, holding)
         except (LostLeaseError, DrainingError) as error:
             self._put_down(item, str(error) or "the worker stops")

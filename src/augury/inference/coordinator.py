@@ -19,18 +19,21 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from augury.data.manifest import MANIFEST_KEY
-from augury.errors import AuguryError, UnavailableError
+from augury.errors import AuguryError, ConservationError, UnavailableError
 from augury.jobs import logs, reports
-from augury.jobs.reports import Commitment, Planned
+from augury.jobs.reports import Commitment, Finished, Planned
 from augury.jobs.runs import Run, close_canceled, get_run, transition
 from augury.jobs.states import RunState
+from augury.jobs.work import WorkItem
 from augury.storage.database import Database
 from augury.storage.tables import runs
 
 if TYPE_CHECKING:
+    from augury.inference.plan import ShardResult
     from augury.settings import Settings
 
 _log = logging.getLogger(__name__)
+_FEW_SHARDS = 32
 
 
 def plan(
@@ -69,49 +72,78 @@ def plan(
     )
 
 
+def finish_shard(
+    database: Database, connection: sa.Connection, item: WorkItem, result: ShardResult
+) -> Finished:
+    """Records a shard's result in the caller's transaction; the last of a few decides the commit.
+
+    For a run of many shards the commit is decided afterwards (`advance`), because reading all
+    their results would keep other writers waiting.
+
+    Raises:
+        LostLeaseError: the item is not the caller's any more; nothing was recorded.
+    """
+    finished = reports.finish_shard(
+        database, connection, item, result.to_json(), rows_done=result.rows_in
+    )
+    if finished.is_last and finished.shards_total <= _FEW_SHARDS:
+        try:
+            commitment = _commitment(connection, get_run(connection, item.run_id))
+        except ConservationError as error:  # `advance` will find it again, and fail the run
+            _log.error("%s", error, extra={"action": "commit_refused", "run_id": item.run_id})
+        else:
+            reports.commit(connection, item.run_id, commitment)
+    return finished
+
+
 def advance(database: Database, run_id: str, settings: Settings) -> RunState:
     """Takes a run as far as it can go without another shard being scored.
 
     Returns:
-        The run's state afterwards.
+        The run's state afterwards, as far as this call knows.
 
     Raises:
         NotFoundError: no such run.
         UnavailableError: a store or the database did not answer; call again later.
     """
-    with database.read() as connection:
-        run = get_run(connection, run_id)
+    run = _read(database, run_id)
     if run.state is RunState.CANCELING:
         database.transact(lambda connection: close_canceled(database, connection, run_id))
-    elif run.state is RunState.IN_PROGRESS and run.shards_total == run.shards_done > 0:
-        if run.manifest is None:
-            run = _decide(database, run)
-        if run.manifest is not None and run.state is RunState.IN_PROGRESS:
-            _publish(database, run, run.manifest, settings)
+        return _read(database, run_id).state
+    if run.state is not RunState.IN_PROGRESS or not run.shards_total == run.shards_done > 0:
+        return run.state
+    if run.manifest is None:
+        run = _decide(database, run)
+    if run.manifest is None or run.state is not RunState.IN_PROGRESS:
+        return run.state
+    _publish(database, run, run.manifest, settings)
+    return RunState.SUCCEEDED
+
+
+def _read(database: Database, run_id: str) -> Run:
     with database.read() as connection:
-        return get_run(connection, run_id).state
+        return get_run(connection, run_id)
 
 
 def _decide(database: Database, run: Run) -> Run:
     """Commits, or finds that somebody else has committed or canceled; fails a run that cannot."""
     try:
-        commitment = _commitment(database, run)
+        with database.read() as connection:
+            commitment = _commitment(connection, run)
     except UnavailableError:
         raise
     except AuguryError as error:
         _fail(database, run, error)
     else:
         database.transact(lambda connection: reports.commit(connection, run.id, commitment))
-    with database.read() as connection:
-        return get_run(connection, run.id)
+    return _read(database, run.id)
 
 
-def _commitment(database: Database, run: Run) -> Commitment:
+def _commitment(connection: sa.Connection, run: Run) -> Commitment:
     from augury.inference.commit import build_manifest
     from augury.inference.plan import Plan, ShardResult
 
-    with database.read() as connection:
-        results = [ShardResult.from_json(each) for each in reports.results(connection, run.id)]
+    results = [ShardResult.from_json(each) for each in reports.results(connection, run.id)]
     plan = Plan.from_json(run.plan or "")
     manifest = build_manifest(plan, run_id=run.id, job=run.job_name, results=results)
     return Commitment(

@@ -84,6 +84,7 @@ class Finished:
     """
 
     is_last: bool
+    shards_total: int
     opened: Mapping[str, int]
 
 
@@ -193,7 +194,7 @@ def finish_shard(
     opened = {} if is_last else open_window(connection, run.id, run.spec["max_concurrency"])
     if is_last and run.mode in HELD_MODES:
         set_host(connection, run.id, None)
-    return Finished(is_last=is_last, opened=opened)
+    return Finished(is_last=is_last, shards_total=changed.shards_total, opened=opened)
 
 
 def report_progress(
