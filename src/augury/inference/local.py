@@ -29,11 +29,10 @@ from augury import clock
 from augury.data.manifest import MANIFEST_KEY, Manifest
 from augury.errors import ConflictError, CorruptError, Fault, InvalidError
 from augury.inference.commit import build_manifest
-from augury.inference.plan import Plan, ShardResult, ShardSpec
+from augury.inference.plan import Plan, PlannedModel, ShardResult, ShardSpec
 from augury.inference.planning import plan_run
 from augury.inference.score import score_shard
 from augury.jobs.spec import JobSpec
-from augury.models.registry import ModelVersion
 from augury.storage.files import file_digest
 from augury.storage.objects import ObjectStore, open_store
 
@@ -103,13 +102,13 @@ def score_local(
             are removed then.
     """
     started = clock.monotonic_s()
-    version, flavor = _describe(Path(model), trust=trust, signature=signature, sample=sample)
-    spec = _spec(version, input, output=str(output), columns=columns)
-    plan, shards = plan_run(spec, version, settings, check=_go_on)
+    planned, flavor = _describe(Path(model), trust=trust, signature=signature, sample=sample)
+    spec = _spec(planned, input, output=str(output), columns=columns)
+    plan, shards = plan_run(spec, planned, settings, check=_go_on)
     store = open_store(spec.output.rstrip("/") + "/", settings)
     _refuse_foreign(store, plan, shards)
     threads, side_by_side = _threads(settings, len(shards))
-    loaded = flavor.load(Path(model), version.signature, num_threads=threads)
+    loaded = flavor.load(Path(model), planned.signature, num_threads=threads)
     crew = _Crew(plan, loaded, store, settings, num_threads=threads, on_progress=on_progress)
     with _removed_on_error(store, shards):
         results = crew.score(shards, side_by_side)
@@ -144,13 +143,13 @@ def plan_local(
     Raises:
         AuguryError: as `score_local`, for the same reasons.
     """
-    version, _ = _describe(Path(model), trust=trust, signature=None, sample=sample)
-    spec = _spec(version, input, output="/dev/null/", columns=columns, mode=mode)
-    return plan_run(spec, version, settings, check=_go_on)
+    planned, _ = _describe(Path(model), trust=trust, signature=None, sample=sample)
+    spec = _spec(planned, input, output="/dev/null/", columns=columns, mode=mode)
+    return plan_run(spec, planned, settings, check=_go_on)
 
 
 def _spec(
-    version: ModelVersion,
+    planned: PlannedModel,
     inputs: str | Path | Sequence[str | Path],
     *,
     output: str,
@@ -161,7 +160,7 @@ def _spec(
     try:
         return JobSpec.model_validate(
             {
-                "model": version.name,
+                "model": planned.name,
                 "input": [{"uri": str(uri)} for uri in given],
                 "output": output,
                 "columns": tuple(columns),
@@ -181,12 +180,12 @@ def _spec(
 
 def _describe(
     path: Path, *, trust: bool, signature: Signature | None, sample: str | Path | None
-) -> tuple[ModelVersion, Flavor]:
+) -> tuple[PlannedModel, Flavor]:
     """The file as if it were registered."""
     from augury.models.flavors import open_flavor
 
     flavor = open_flavor(path, trust=trust)
-    version = ModelVersion(
+    planned = PlannedModel(
         name=path.stem,
         version=0,
         digest=file_digest(path),
@@ -194,11 +193,8 @@ def _describe(
         signature=signature or _inferred(flavor, path, sample),
         uri=f"file://{path.absolute()}",
         size_bytes=path.stat().st_size,
-        trusted=trust,
-        description=None,
-        created_at=clock.utc_now(),
     )
-    return version, flavor
+    return planned, flavor
 
 
 def _inferred(flavor: Flavor, path: Path, sample: str | Path | None) -> Signature:

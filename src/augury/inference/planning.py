@@ -44,13 +44,17 @@ _FLOAT32_FLAVORS = frozenset({"xgboost"})
 
 
 def plan_run(
-    spec: JobSpec, model: ModelVersion, settings: Settings, *, check: Callable[[], None]
+    spec: JobSpec,
+    model: ModelVersion | PlannedModel,
+    settings: Settings,
+    *,
+    check: Callable[[], None],
 ) -> tuple[Plan, list[ShardSpec]]:
     """Plans a run. The same spec over the same objects gives the same plan.
 
     Args:
         spec: the job's, with the run's overrides on top.
-        model: the version that the spec's reference names now.
+        model: the version that the spec's reference names now, or a model that is not registered.
         settings: for access to the inputs.
         check: called every 0.25 s or so; what it raises ends planning.
 
@@ -153,7 +157,7 @@ def _planned_files(infos: Sequence[ObjectInfo], footers: Sequence[Footer]) -> It
 # --- model and output -----------------------------------------------------------------------------
 
 
-def _planned_model(model: ModelVersion) -> PlannedModel:
+def _planned_model(model: ModelVersion | PlannedModel) -> PlannedModel:
     return PlannedModel(
         name=model.name,
         version=model.version,
@@ -167,7 +171,7 @@ def _planned_model(model: ModelVersion) -> PlannedModel:
 
 def _output_schema(
     spec: JobSpec,
-    model: ModelVersion,
+    model: ModelVersion | PlannedModel,
     infos: Sequence[ObjectInfo],
     footers: Sequence[Footer],
 ) -> tuple[pa.Schema, tuple[str, ...]]:
