@@ -88,7 +88,7 @@ def given_json(argument: str, what: str) -> Any:
     text = read_text(argument[1:]) if argument.startswith("@") else argument.encode()
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidError(
             f"{what}: expected JSON (a text needs its quotes: '\"text\"'), or @file; {error}"
         ) from error

@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("list", epilog=example("augury models list --json"))(list_)
     group.command(epilog=example("augury models show flight_delay"))(show)
     group.command(epilog=example("augury models alias flight_delay champion 3"))(alias)
+    group.command(epilog=example("augury models delete flight_delay"))(delete)
     app.add_typer(group, name="models")
 
 
@@ -79,7 +80,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """All models, in order of name."""
-    from augury.engine.views import view
+    from augury.engine.views import model_view
     from augury.models.registry import list_models
 
     with open_engine() as engine, engine.database.read() as connection:
@@ -90,11 +91,13 @@ def list_(
             "name": lambda model: model.name,
             "newest": lambda model: model.version,
             "flavor": lambda model: model.flavor,
+            "task": lambda model: model.signature.task,
+            "inputs": lambda model: len(model.signature.inputs),
             "created": lambda model: model.created_at,
         },
         as_json=as_json,
-        view=view,
-        right=["newest"],
+        view=model_view,
+        right=["newest", "inputs"],
         empty="no models; `augury models register` makes one",
     )
 
@@ -149,3 +152,10 @@ def alias(
         print_json({"name": name, "alias": alias, "version": version, "change": change})
     else:
         echo(f"{name}@{alias} is version {version} ({change})")
+
+
+def delete(name: Name) -> None:
+    """Deletes a model with all versions and aliases; runs that are planned go on."""
+    with open_engine() as engine:
+        engine.delete_model(name)
+    echo(f"model {name} deleted")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from augury.engine.checks import ModelSpec, prepare, spec_type, warnings, within
-from augury.errors import InvalidError, NotFoundError
+from augury.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from augury.resources import store
 from augury.resources.documents import Entry, refusal
 from augury.resources.store import Change, Kind
@@ -172,6 +172,9 @@ def _register(parts: Parts, entry: Entry, spec: ModelSpec, *, dry_run: bool) -> 
         )
     except InvalidError as error:
         raise refusal(entry.origin, list(within(entry, error))) from error
+    except (ConflictError, CorruptError) as error:
+        message = str(entry.fault(error.message, "path"))
+        raise type(error)(message, **error.attributes) from error
     return Applied(kind=MODEL, name=entry.name, change=change, version=version.version)
 
 

@@ -245,6 +245,17 @@ class Engine(Parts):
         self.after_commit()
         return registered
 
+    def delete_model(self, name: str) -> None:
+        """Deletes a model with all versions and aliases; runs that are planned go on.
+
+        Raises:
+            NotFoundError: no such model.
+        """
+        from augury.models.registry import delete
+
+        self.database.transact(lambda connection: delete(self.database, connection, name))
+        self.after_commit()
+
     def set_alias(self, name: str, alias: str, version: int) -> Change:
         """Moves an alias to a version of a model.
 

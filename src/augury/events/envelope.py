@@ -7,6 +7,7 @@ validated view that sources and the API build and read. Validation collects ever
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,7 +40,8 @@ class Event:
         source: who says it, a URI reference; with `id` unique for every distinct event.
         id: unique within `source`; a second event with the same pair is a duplicate.
         type: what happened, in the past tense, for example `augury.object.created`.
-        data: any JSON value; None if the event carries none.
+        data: any JSON value; None if the event carries none, or bytes.
+        data_base64: the bytes that it carries, in base 64; None if it carries none.
         time: when it happened, aware; None if the producer does not say.
         extensions: further attributes (strings, integers, booleans).
     """
@@ -53,6 +55,7 @@ class Event:
     datacontenttype: str | None = "application/json"
     dataschema: str | None = None
     extensions: Mapping[str, str | int | bool] = field(default_factory=dict)
+    data_base64: str | None = None
 
     def to_mapping(self) -> dict[str, Any]:
         """The structured form; attributes that are not set are left out."""
@@ -64,6 +67,8 @@ class Event:
         document.update(self.extensions)
         if self.data is not None:
             document["data"] = self.data
+        if self.data_base64 is not None:
+            document["data_base64"] = self.data_base64
         return document
 
     def to_json(self) -> bytes:
@@ -116,7 +121,8 @@ def parse_event(
         source=document["source"],
         id=document["id"],
         type=document["type"],
-        data=document.get("data", document.get("data_base64")),
+        data=document.get("data"),
+        data_base64=document.get("data_base64"),
         subject=document.get("subject"),
         time=clock.parse(time) if time else None,
         datacontenttype=document.get("datacontenttype"),
@@ -179,9 +185,19 @@ def _optional_faults(document: Mapping[str, Any]) -> list[Fault]:
             clock.parse(time)
         except (TypeError, ValueError):
             faults.append(_fault("time", "expected an RFC 3339 timestamp with zone", document))
-    if "data" in document and "data_base64" in document:
+    coded = document.get("data_base64")
+    if "data" in document and coded is not None:
         faults.append(Fault(path="data_base64", message="expected either data or data_base64"))
+    if coded is not None and not _is_base64(coded):
+        faults.append(_fault("data_base64", "expected bytes in base 64", document))
     return faults
+
+
+def _is_base64(found: object) -> bool:
+    try:
+        return isinstance(found, str) and base64.b64decode(found, validate=True) is not None
+    except ValueError:
+        return False
 
 
 def _extension_names(document: Mapping[str, Any]) -> list[str]:

@@ -93,7 +93,7 @@ def _single(body: bytes, max_bytes: int) -> list[Event]:
 def _batch(body: bytes, max_bytes: int) -> list[Event]:
     try:
         items = msgspec.json.decode(body, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidError(f"expected a JSON array of events: {error}") from error
     events: list[Event] = []
     faults: list[Fault] = []
@@ -131,7 +131,7 @@ def _binary_data(media_type: str, body: bytes) -> dict[str, Any]:
     if _is_json(media_type):
         try:
             return {"data": msgspec.json.decode(body)}
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidError(
                 "not a valid CloudEvent",
                 faults=[

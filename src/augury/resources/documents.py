@@ -144,7 +144,7 @@ def _json(text: str) -> yaml.Node | None:
     try:
         compact = msgspec.json.encode(msgspec.json.decode(text))
         return yaml.compose(compact.decode(), Loader=_Loader)
-    except (msgspec.DecodeError, yaml.YAMLError):
+    except (msgspec.DecodeError, yaml.YAMLError, RecursionError):
         return None
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augury.errors import InvalidError
-from augury.events.envelope import Event
+from augury.events.envelope import Event, parse_event
 from augury.events.http import BATCHED, STRUCTURED, parse_request
 
 EVENT = {"specversion": "1.0", "source": "/s", "id": "1", "type": "acme.done", "data": {"n": 1}}
@@ -53,10 +53,10 @@ def test_binary_json() -> None:
 def test_binary_other_content() -> None:
     assert parse("text/plain", "grüße".encode(), **BINARY)[0].data == "grüße"
     raw = b"\x00\xff"
-    assert (
-        parse("application/octet-stream", raw, **BINARY)[0].data == base64.b64encode(raw).decode()
-    )
-    assert parse("text/plain", raw, **BINARY)[0].data == base64.b64encode(raw).decode()
+    for content_type in ("application/octet-stream", "text/plain"):
+        (event,) = parse(content_type, raw, **BINARY)
+        assert (event.data, event.data_base64) == (None, base64.b64encode(raw).decode())
+        assert parse_event(event.to_json()) == event
     assert parse_request(BINARY, b"")[0].data is None
 
 
@@ -76,6 +76,8 @@ def test_headers_may_be_pairs() -> None:
         (BATCHED, b"[1", "expected a JSON array of events"),
         (f"{STRUCTURED}; charset=latin-1", b"{}", "UTF-8"),
         (STRUCTURED, b'{"data":' + b"[" * 50_000, "not JSON"),
+        (BATCHED, b"[" * 50_000, "expected a JSON array of events"),
+        (STRUCTURED, b'{"data_base64": "?"}', "data_base64: expected bytes in base 64"),
     ],
 )
 def test_what_is_no_event_is_refused(content_type: str, body: bytes, message: str) -> None:

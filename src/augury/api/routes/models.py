@@ -9,19 +9,19 @@ from starlette.responses import Response
 
 from augury.api.answers import Limit, answer, page
 from augury.api.routes import TheEngine
-from augury.engine.views import model_view, plain
+from augury.engine.views import model_view
 
 router = APIRouter(tags=["models"])
 
 
 @router.get("/models")
 def models(engine: TheEngine, limit: Limit = 100, after: str = "") -> Response:
-    """Models in order of name, behind `after` (exclusive)."""
+    """The newest version of each model, in order of name, behind `after` (exclusive)."""
     from augury.models.registry import list_models
 
     with engine.database.read() as connection:
         found = list_models(connection, limit=limit + 1, after=after)
-    return page(found, limit, plain, lambda model: model.name)
+    return page(found, limit, model_view, lambda model: model.name)
 
 
 @router.get("/models/{name}")
@@ -36,6 +36,13 @@ def model(engine: TheEngine, name: str) -> Response:
         named = aliases(connection, name)
     shown = {"name": name, "aliases": named, "versions": [model_view(found) for found in versions]}
     return answer(shown)
+
+
+@router.delete("/models/{name}")
+def delete(engine: TheEngine, name: str) -> Response:
+    """Deletes a model with all versions and aliases; runs that are planned go on."""
+    engine.delete_model(name)
+    return answer({"name": name, "change": "deleted"})
 
 
 @router.put("/models/{name}/aliases/{alias}")
