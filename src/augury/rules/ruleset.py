@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from augury.errors import NotFoundError
-from augury.rules.pattern import Matcher, compile_pattern
+from augury.rules.matcher import Matcher
+from augury.rules.pattern import compile_pattern
 from augury.rules.spec import RuleSpec
 from augury.storage import tables
 from augury.storage.tables import ruleset_members, rulesets

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from augury.errors import InvalidError, PatternError
-from augury.rules.pattern import Matcher, compile_pattern
+from augury.rules import Matcher, compile_pattern
 
 EVENT: dict[str, Any] = {
     "type": "augury.object.created",
@@ -98,7 +98,7 @@ def test_every_fault_is_named_with_its_place() -> None:
         "$.c[0].prefix",
         "$.c[1].near",
         "$.d[0].numeric",
-        "$.$or",
+        "$.$or[0].e",
     ]
     assert isinstance(caught.value, InvalidError)
 

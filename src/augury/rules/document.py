@@ -1,0 +1,127 @@
+"""Reading JSON so that nothing is lost: doubled keys, and numbers that no double can hold.
+
+Patterns are read once and may repeat a key, which the dialects judge differently; so their objects
+come as `Members`, in order. Events are read in the fast lane by msgspec (`decoding.py`); what it
+refuses or would round is read again here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+_SHORT = 16  # a literal of so many characters is what its double prints as, or equal to it
+
+
+class Literal(Decimal):
+    """A number that is not exactly what any double prints as; `text` is how it was written."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> Literal:
+        """From the text of a JSON number."""
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The members of an object, in the order of the text, repeated ones included."""
+
+    pairs: tuple[tuple[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+def read_real(text: str) -> float | Literal:
+    """A JSON number with fraction or exponent, exactly."""
+    value = float(text)
+    if len(text) <= _SHORT and "e" not in text and "E" not in text:
+        return value
+    shortest = repr(value)
+    if shortest == text or (value - value == 0 and Decimal(shortest) == Decimal(text)):
+        return value
+    return Literal(text)
+
+
+def read_pattern(text: str | bytes) -> Any:
+    """JSON as a pattern's author wrote it; what follows the first value is left alone.
+
+    Raises:
+        ValueError: not JSON.
+    """
+    source = text.decode() if isinstance(text, bytes) else text
+    source = source.lstrip(" \t\r\n\ufeff")
+    try:
+        value, _ = _PATTERN_DECODER.raw_decode(source)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def read_event(text: bytes | str) -> Any:
+    """JSON with exact numbers; of a repeated key the last one counts.
+
+    Raises:
+        ValueError: not JSON.
+    """
+    try:
+        return json.loads(text, parse_float=read_real, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _members(pairs: list[tuple[str, Any]]) -> Members:
+    return Members(tuple(pairs))
+
+
+_PATTERN_DECODER = json.JSONDecoder(
+    object_pairs_hook=_members, parse_float=read_real, parse_constant=_refuse
+)
+
+
+def is_object(value: Any) -> bool:
+    """True for what was an object in JSON."""
+    return isinstance(value, Members | Mapping)
+
+
+def is_list(value: Any) -> bool:
+    """True for what was an array in JSON."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def is_number(value: Any) -> bool:
+    """True for what was a number in JSON; booleans are none."""
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def members(value: Any) -> list[tuple[Any, Any]]:
+    """Names and values of an object, in order."""
+    return list(value.pairs if isinstance(value, Members) else value.items())
+
+
+def only_member(value: Any) -> tuple[Any, Any] | None:
+    """Name and value of an object that has just one."""
+    found = members(value)
+    return found[0] if len(found) == 1 else None
+
+
+def plain_document(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event made of dicts and lists only."""
+    return {key: _plain(item) for key, item in event.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return plain_document(value)
+    return [_plain(item) for item in value] if is_list(value) else value

@@ -1,0 +1,411 @@
+"""Finding the tests that a value meets, without asking each of them.
+
+A posting is what hangs on a test: the rules that match if it is met, and the entries that then have
+to be looked at. A finder holds the tests of one kind at one path, and takes the postings of those
+that a value meets. Texts and numbers are looked up; prefixes and suffixes are found by bisection,
+for of all the prefixes of a value the longest is the last one before it in sorted order, or a
+prefix of that; ranges cut the numbers into slots. What has no better way is asked one by one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, override
+
+from augury.rules import quantities
+from augury.rules.addresses import address_or_none, packed_or_none
+from augury.rules.conditions import (
+    Affix,
+    Bounds,
+    EqualsConstant,
+    EqualsNumber,
+    EqualsText,
+    FoldedText,
+    InDigits,
+    InNetwork,
+    InRange,
+    Test,
+    Wildcard,
+)
+from augury.rules.postings import Hits, Posting, SortedTexts
+from augury.rules.texts import wildcard_matches
+
+_SAFE = 2**53
+_FEW_POSTINGS = 64  # postings per slot on average, beyond which slots are not worth their memory
+
+
+class Finder:
+    """Tests of one kind at one path."""
+
+    def posting(self, test: Any) -> Posting:
+        """The posting of a test, made if need be."""
+        raise NotImplementedError
+
+    def discard(self, test: Any) -> None:
+        """Forgets a test."""
+        raise NotImplementedError
+
+    def find(self, value: Any, hits: Hits) -> None:
+        """Takes the postings of all tests that the value meets."""
+        raise NotImplementedError
+
+
+class _Keyed(Finder):
+    """Tests that are met by exactly one value."""
+
+    def __init__(self, key: Callable[[Any], Any]) -> None:
+        self._key = key
+        self._postings: dict[Any, Posting] = {}
+
+    @override
+    def posting(self, test: Any) -> Posting:
+        return self._postings.setdefault(self._key(test), Posting())
+
+    @override
+    def discard(self, test: Any) -> None:
+        self._postings.pop(self._key(test), None)
+
+
+class TextFinder(_Keyed):
+    """Equal texts."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda test: test.text)
+
+    @override
+    def find(self, value: str, hits: Hits) -> None:
+        posting = self._postings.get(value)
+        if posting is not None:
+            hits.take(posting)
+
+
+class ConstantFinder(_Keyed):
+    """true, false and null."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda test: repr(test.constant))
+
+    @override
+    def find(self, value: bool | None, hits: Hits) -> None:
+        posting = self._postings.get(repr(value))
+        if posting is not None:
+            hits.take(posting)
+
+
+class NumberFinder(_Keyed):
+    """Equal numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda test: test.number)
+        self._near: set[float] = set()  # doubles next to a number that no double is
+
+    @override
+    def posting(self, test: EqualsNumber) -> Posting:
+        if isinstance(test.number, Decimal):
+            self._near.add(float(test.number))
+        return super().posting(test)
+
+    @override
+    def find(self, value: Any, hits: Hits) -> None:
+        posting = self._postings.get(value if _is_plain(value) else quantities.canonical(value))
+        if posting is not None:
+            hits.take(posting)
+            hits.blurred = hits.blurred or (value.__class__ is float and not hits.exact)
+        elif value in self._near and value.__class__ is float and not hits.exact:
+            hits.blurred = True
+
+
+class AffixFinder(Finder):
+    """Prefixes, or suffixes (kept backwards)."""
+
+    def __init__(self, *, at_end: bool) -> None:
+        self._at_end = at_end
+        self._sorted = SortedTexts()
+
+    def _key(self, test: Affix) -> str:
+        return test.text[::-1] if self._at_end else test.text
+
+    @override
+    def posting(self, test: Affix) -> Posting:
+        found: Posting = self._sorted.get_or_add(self._key(test), Posting)
+        return found
+
+    @override
+    def discard(self, test: Affix) -> None:
+        self._sorted.discard(self._key(test))
+
+    @override
+    def find(self, value: str, hits: Hits) -> None:
+        for posting in self._sorted.beginnings(value[::-1] if self._at_end else value):
+            hits.take(posting)
+
+
+class ScanFinder(Finder):
+    """Tests that are asked one by one."""
+
+    def __init__(self) -> None:
+        self._postings: dict[Test, Posting] = {}
+
+    @override
+    def posting(self, test: Test) -> Posting:
+        return self._postings.setdefault(test, Posting())
+
+    @override
+    def discard(self, test: Test) -> None:
+        self._postings.pop(test, None)
+
+    @override
+    def find(self, value: Any, hits: Hits) -> None:
+        for test, posting in self._postings.items():
+            if test.check(value):
+                hits.take(posting)
+
+
+class FoldFinder(ScanFinder):
+    """Texts without case: those in ASCII are looked up, if the value is ASCII as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._equal: dict[str, Posting] = {}
+        self._prefixes = SortedTexts()
+        self._suffixes = SortedTexts()
+        # may be met by ASCII nevertheless: the Kelvin sign in lower case is a k
+        self._beyond_ascii: dict[Any, Posting] = {}
+
+    @override
+    def posting(self, test: Any) -> Posting:
+        posting = super().posting(test)
+        plain = test.folded.plain
+        if plain is None:
+            self._beyond_ascii[test] = posting
+        elif test.kind == "equal":
+            self._equal[plain] = posting
+        else:
+            place = self._prefixes if test.kind == "prefix" else self._suffixes
+            place.get_or_add(plain if test.kind == "prefix" else plain[::-1], lambda: posting)
+        return posting
+
+    @override
+    def discard(self, test: Any) -> None:
+        super().discard(test)
+        self._beyond_ascii.pop(test, None)
+        plain = test.folded.plain
+        if plain is not None and test.kind == "equal":
+            self._equal.pop(plain, None)
+        elif plain is not None:
+            place = self._prefixes if test.kind == "prefix" else self._suffixes
+            place.discard(plain if test.kind == "prefix" else plain[::-1])
+
+    @override
+    def find(self, value: str, hits: Hits) -> None:
+        if not value.isascii():
+            super().find(value, hits)
+            return
+        lower = value.lower()
+        posting = self._equal.get(lower)
+        if posting is not None:
+            hits.take(posting)
+        if self._prefixes.postings:
+            for posting in self._prefixes.beginnings(lower):
+                hits.take(posting)
+        if self._suffixes.postings:
+            for posting in self._suffixes.beginnings(lower[::-1]):
+                hits.take(posting)
+        for test, posting in self._beyond_ascii.items():
+            if test.check(value):
+                hits.take(posting)
+
+
+class WildcardFinder(Finder):
+    """Wildcards, by the text before the first star, or else by the one after the last."""
+
+    def __init__(self) -> None:
+        self._by_start = SortedTexts()
+        self._by_end = SortedTexts()
+
+    def _place(self, test: Wildcard) -> tuple[SortedTexts, str]:
+        if test.parts[0] or not test.parts[-1]:
+            return self._by_start, test.parts[0]
+        return self._by_end, test.parts[-1][::-1]
+
+    @override
+    def posting(self, test: Wildcard) -> Posting:
+        place, key = self._place(test)
+        group: dict[Wildcard, Posting] = place.get_or_add(key, dict)
+        return group.setdefault(test, Posting())
+
+    @override
+    def discard(self, test: Wildcard) -> None:
+        place, key = self._place(test)
+        group = place.postings.get(key, {})
+        group.pop(test, None)
+        if not group:
+            place.discard(key)
+
+    @override
+    def find(self, value: str, hits: Hits) -> None:
+        for group in self._by_start.beginnings(value):
+            _take_wildcards(group, value, hits)
+        if self._by_end.postings:
+            for group in self._by_end.beginnings(value[::-1]):
+                _take_wildcards(group, value, hits)
+
+
+def _take_wildcards(group: dict[Wildcard, Posting], value: str, hits: Hits) -> None:
+    for test, posting in group.items():
+        if wildcard_matches(test.parts, value):
+            hits.take(posting)
+
+
+class RangeFinder(Finder):
+    """Ranges: their bounds cut the numbers into slots, each with the postings that cover it."""
+
+    def __init__(self) -> None:
+        self._postings: dict[InRange, Posting] = {}
+        self._points: list[Any] = []
+        self._slots: list[tuple[Posting, ...]] | None = None
+        self._stale = True
+
+    @override
+    def posting(self, test: InRange) -> Posting:
+        if test not in self._postings:
+            self._stale = True
+        return self._postings.setdefault(test, Posting())
+
+    @override
+    def discard(self, test: InRange) -> None:
+        self._stale = self._postings.pop(test, None) is not None or self._stale
+
+    @override
+    def find(self, value: Any, hits: Hits) -> None:
+        if self._stale:
+            self._cut()
+        if self._slots is None or not _is_plain(value):
+            self._scan(value, hits)
+            return
+        index = bisect_left(self._points, value)
+        at_point = index < len(self._points) and self._points[index] == value
+        for posting in self._slots[2 * index + at_point]:
+            hits.take(posting)
+        if at_point and value.__class__ is float and not hits.exact:
+            hits.blurred = True
+
+    def _scan(self, value: Any, hits: Hits) -> None:
+        for test, posting in self._postings.items():
+            if test.check(value):
+                hits.take(posting)
+        hits.blurred = hits.blurred or (value.__class__ is float and not hits.exact)
+
+    def _cut(self) -> None:
+        """Slot 2i lies below point i (and above the one before), slot 2i+1 is the point."""
+        self._stale = False
+        bounds = [test.bounds for test in self._postings]
+        ends = {end for each in bounds for end in (each.low, each.high) if end is not None}
+        self._slots = None
+        if not all(_is_plain(end) for end in ends):
+            return
+        self._points = sorted(ends)
+        spans = [_span(each, self._points) for each in bounds]
+        if sum(last - first + 1 for first, last in spans) > _FEW_POSTINGS * 2 * (len(spans) + 64):
+            return
+        slots: list[list[Posting]] = [[] for _ in range(2 * len(self._points) + 1)]
+        for (first, last), posting in zip(spans, self._postings.values(), strict=True):
+            for slot in range(first, last + 1):
+                slots[slot].append(posting)
+        self._slots = [tuple(slot) for slot in slots]
+
+
+def _is_plain(number: Any) -> bool:
+    return number.__class__ is float or (number.__class__ is int and -_SAFE <= number <= _SAFE)
+
+
+def _span(bounds: Bounds, points: list[Any]) -> tuple[int, int]:
+    """First and last slot of a range, both inclusive."""
+    first, last = 0, 2 * len(points)
+    if bounds.low is not None:
+        first = 2 * bisect_left(points, bounds.low) + 1 + bounds.low_open
+    if bounds.high is not None:
+        last = 2 * bisect_left(points, bounds.high) + 1 - bounds.high_open
+    return first, last
+
+
+class NetworkFinder(Finder):
+    """Networks, by family and number of fixed bits."""
+
+    def __init__(self) -> None:
+        self._by_size: dict[tuple[int, int], dict[int, Posting]] = {}
+
+    def _place(self, test: InNetwork) -> tuple[tuple[int, int], int]:
+        network = test.network
+        free = network.max_prefixlen - network.prefixlen
+        return (network.version, free), int(network.network_address) >> free
+
+    @override
+    def posting(self, test: InNetwork) -> Posting:
+        size, key = self._place(test)
+        return self._by_size.setdefault(size, {}).setdefault(key, Posting())
+
+    @override
+    def discard(self, test: InNetwork) -> None:
+        size, key = self._place(test)
+        group = self._by_size.get(size, {})
+        group.pop(key, None)
+        if not group:
+            self._by_size.pop(size, None)
+
+    @override
+    def find(self, value: str, hits: Hits) -> None:
+        address = address_or_none(value)
+        if address is None:
+            return
+        number = int(address)
+        for (version, free), group in self._by_size.items():
+            if version == address.version and number >> free in group:
+                hits.take(group[number >> free])
+
+
+class DigitsFinder(ScanFinder):
+    """EventBridge's networks: the value is read once for all of them."""
+
+    @override
+    def find(self, value: Any, hits: Hits) -> None:
+        if not isinstance(value, str):
+            super().find(value, hits)
+            return
+        packed = packed_or_none(value)
+        if packed is not None:
+            digits = packed.hex().upper()
+            for test, posting in self._postings.items():
+                if test.digits.holds(digits):  # type: ignore[attr-defined]
+                    hits.take(posting)
+
+
+def kind_of(test: Test) -> tuple[str, Callable[[], Finder]]:
+    """The kind of finder that a test belongs into, by name, and how to make one."""
+    if isinstance(test, EqualsText):
+        return "text", TextFinder
+    if isinstance(test, EqualsConstant):
+        return "constant", ConstantFinder
+    if isinstance(test, EqualsNumber) and test.literal is None:
+        return "number", NumberFinder
+    if isinstance(test, Affix):
+        return ("suffix" if test.at_end else "prefix"), lambda: AffixFinder(at_end=test.at_end)
+    if isinstance(test, FoldedText):
+        return "fold", FoldFinder
+    return _kind_of_search(test)
+
+
+def _kind_of_search(test: Test) -> tuple[str, Callable[[], Finder]]:
+    if isinstance(test, InRange) and not test.doubles_only:
+        return "range", RangeFinder
+    if isinstance(test, InRange):
+        return "double_range", RangeFinder
+    if isinstance(test, Wildcard):
+        return "wildcard", WildcardFinder
+    if isinstance(test, InNetwork):
+        return "network", NetworkFinder
+    if isinstance(test, InDigits):
+        return "digits", DigitsFinder
+    return "scan", ScanFinder

@@ -1,0 +1,87 @@
+"""The matcher: which of many rules an event meets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from augury.rules.decoding import make_decoders
+from augury.rules.document import plain_document
+from augury.rules.index import Index
+from augury.rules.pattern import Pattern, compile_pattern
+
+type Source = Pattern | str | bytes | Mapping[str, Any] | Sequence[Any]
+
+_BLURRED_IN_A_ROW = 8  # events whose numbers had to be read twice, before all are read exactly
+
+
+class Matcher:
+    """Many patterns over one event.
+
+    What an event costs depends on what it holds and which rules it meets, hardly on how many rules
+    there are. Changing the rules in one thread while another matches is not safe.
+
+    Args:
+        rules: patterns by rule id.
+        dialect: of patterns that are not compiled yet.
+    """
+
+    def __init__(
+        self, rules: Mapping[str, Source] | None = None, *, dialect: str = "augury"
+    ) -> None:
+        self._dialect = dialect
+        self._index = Index()
+        self._decoders_of = -1
+        self._decode: Callable[[bytes], dict[str, Any]]
+        self._decode_exactly: Callable[[bytes], dict[str, Any]]
+        self._num_blurred = 0
+        for rule_id, pattern in (rules or {}).items():
+            self.add(rule_id, pattern)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def add(self, rule_id: str, pattern: Source) -> None:
+        """Adds a rule, replacing what `rule_id` stood for.
+
+        Raises:
+            PatternError: the pattern is not one; the matcher is as it was.
+        """
+        if not isinstance(pattern, Pattern):
+            pattern = compile_pattern(pattern, dialect=self._dialect)
+        self._index.add(rule_id, pattern.condition)
+
+    def remove(self, rule_id: str) -> None:
+        """Removes a rule; one that is not there is fine."""
+        self._index.remove(rule_id)
+
+    def match(self, event: bytes | Mapping[str, Any]) -> set[str]:
+        """Ids of the rules that the event meets.
+
+        Args:
+            event: a JSON object, decoded or as bytes; bytes are faster, for only what the rules
+                mention is decoded, and keep numbers that no double holds.
+
+        Raises:
+            InvalidError: bytes that are no JSON object.
+        """
+        if not isinstance(event, bytes):
+            plain = event if event.__class__ is dict else plain_document(event)
+            found = self._index.match(plain)
+            assert found is not None  # nothing was rounded here
+            return found
+        return self._match_bytes(event)
+
+    def _match_bytes(self, raw: bytes) -> set[str]:
+        if self._decoders_of != self._index.version:
+            self._decoders_of = self._index.version
+            self._decode, self._decode_exactly = make_decoders(self._index.root)
+        if self._num_blurred < _BLURRED_IN_A_ROW:
+            found = self._index.match(self._decode(raw), exact=False)
+            if found is not None:
+                self._num_blurred = 0
+                return found
+            self._num_blurred += 1
+        found = self._index.match(self._decode_exactly(raw))
+        assert found is not None  # everything is exact now
+        return found
