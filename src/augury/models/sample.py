@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augury.errors import CorruptError, InvalidError, NotFoundError
+from augury.errors import CorruptError, NotFoundError
 from augury.models.signature import InputColumn, type_name
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ def read_sample(path: Path) -> dict[str, InputColumn]:
     Raises:
         NotFoundError: no such file.
         CorruptError: not Parquet.
-        InvalidError: a dictionary column with categories that are neither text nor integers.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -32,20 +31,16 @@ def read_sample(path: Path) -> dict[str, InputColumn]:
             table = file.read(columns=coded) if coded else None
     except (pa.ArrowException, OSError) as error:
         raise CorruptError(f"sample {path} is not readable as Parquet: {error}") from error
-    return {field.name: _column(field, table, path) for field in schema}
+    return {field.name: _column(field, table) for field in schema}
 
 
-def _column(field: pa.Field[Any], table: pa.Table | None, path: Path) -> InputColumn:
+def _column(field: pa.Field[Any], table: pa.Table | None) -> InputColumn:
     import pyarrow as pa
 
     if table is None or not pa.types.is_dictionary(field.type):
         return InputColumn(name=field.name, type=type_name(str(field.type)))
+    # Parquet keeps dictionaries of text only; others come back as plain columns
     kind = type_name(str(field.type.value_type))
     unified = table.column(field.name).unify_dictionaries()
     values = unified.chunk(0).dictionary.to_pylist() if unified.num_chunks else []
-    if not all(isinstance(value, str | int) for value in values):
-        raise InvalidError(
-            f"sample {path}: column {field.name} has categories of type {kind}; expected text or "
-            "integers"
-        )
     return InputColumn(name=field.name, type=kind, categories=tuple(values) or None)

@@ -18,6 +18,7 @@ from augury.models import ubjson
 from augury.models.signature import InputColumn
 
 # XGBoost's names of feature types; numbers are cast to float32 by the library itself
+_STORES_CATEGORIES = (3, 1)  # the first version that does, if it was trained on any
 _TYPES = {"float": "double", "q": "double", "int": "int64", "i": "bool"}
 
 
@@ -51,7 +52,8 @@ def describe(raw: bytes, path: Path) -> Description:
     document = _document(raw, path)
     try:
         learner = document["learner"]
-        description = _description(learner, path)
+        made_by = tuple(int(number) for number in document["version"])
+        description = _description(learner, path, codes=made_by >= _STORES_CATEGORIES)
         _check_trees(learner, description, path)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CorruptError(
@@ -77,7 +79,7 @@ def _document(raw: bytes, path: Path) -> Mapping[str, Any]:
     return document
 
 
-def _description(learner: Mapping[str, Any], path: Path) -> Description:
+def _description(learner: Mapping[str, Any], path: Path, *, codes: bool) -> Description:
     booster = learner["gradient_booster"]
     if booster["name"] not in {"gbtree", "dart"}:
         raise InvalidError(
@@ -86,7 +88,7 @@ def _description(learner: Mapping[str, Any], path: Path) -> Description:
     parameters = learner["learner_model_param"]
     num_features = int(parameters["num_feature"])
     return Description(
-        inputs=_inputs(learner, _trees_model(booster), num_features),
+        inputs=_inputs(learner, _trees_model(booster), num_features, codes=codes),
         num_features=num_features,
         num_outputs=max(int(parameters["num_class"]), int(parameters.get("num_target", 1)), 1),
         objective=learner["objective"]["name"],
@@ -107,7 +109,7 @@ def _iterations(attributes: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _inputs(
-    learner: Mapping[str, Any], model: Mapping[str, Any], num_features: int
+    learner: Mapping[str, Any], model: Mapping[str, Any], num_features: int, *, codes: bool
 ) -> tuple[InputColumn, ...] | None:
     names = list(learner.get("feature_names") or ())
     types = list(learner.get("feature_types") or ()) or ["float"] * num_features
@@ -116,15 +118,23 @@ def _inputs(
     encodings = list(model.get("cats", {}).get("enc") or ()) or [None] * num_features
     if not len(names) == len(types) == len(encodings) == num_features:
         raise ValueError(f"{num_features} features, but {len(names)} names, {len(types)} types")
-    return tuple(map(_column, names, types, encodings))
+    return tuple(
+        _column(name, kind, encoding, codes=codes)
+        for name, kind, encoding in zip(names, types, encodings, strict=True)
+    )
 
 
-def _column(name: str, kind: str, encoding: Mapping[str, Any] | None) -> InputColumn:
+def _column(
+    name: str, kind: str, encoding: Mapping[str, Any] | None, *, codes: bool
+) -> InputColumn:
+    """One input; `codes`: a categorical one without categories was trained on bare codes."""
     if kind != "c":
         return InputColumn(name=name, type=_TYPES[kind])
     categories = _categories(encoding) if encoding is not None else ()
     if categories and isinstance(categories[0], int):
         return InputColumn(name=name, type="int64", categories=categories)
+    if not categories and codes:
+        return InputColumn(name=name, type="int64")
     return InputColumn(name=name, type="string", categories=categories or None)
 
 

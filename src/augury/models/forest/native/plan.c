@@ -891,6 +891,13 @@ EXPORT int forest_predict(forest *f, const void *data, int type, int64_t row_str
     return 0;
 }
 
+#ifndef FOREST_DIGEST
+#define FOREST_DIGEST ""
+#endif
+
+/* Names the source that this was built from. */
+EXPORT const char *forest_digest(void) { return FOREST_DIGEST; }
+
 /* Facts about a compiled forest, for tests and people. */
 EXPORT void forest_describe(const forest *f, int64_t *facts) {
     memset(facts, 0, 8 * sizeof *facts);

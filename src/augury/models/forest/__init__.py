@@ -1,0 +1,23 @@
+"""Augury's own tree-ensemble kernel: the libraries' predictions bit for bit, several times faster.
+
+`load_xgboost` and `from_sklearn` make a `Forest`; `verify` compares one with its library.
+`native/forest.h` explains how it works, `benchmarks/README.md` says how fast it is.
+"""
+
+from augury.models.forest.check import Mismatch, samples, verify
+from augury.models.forest.ensemble import UnsupportedError
+from augury.models.forest.forest import Forest, from_sklearn, load_xgboost
+from augury.models.forest.native import available, instructions, reason
+
+__all__ = [
+    "Forest",
+    "Mismatch",
+    "UnsupportedError",
+    "available",
+    "from_sklearn",
+    "instructions",
+    "load_xgboost",
+    "reason",
+    "samples",
+    "verify",
+]

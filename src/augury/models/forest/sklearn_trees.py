@@ -1,0 +1,249 @@
+"""scikit-learn's tree ensembles, taken from a loaded estimator.
+
+What is exact: random forests, extra trees and gradient boosting round values to float32 and compare
+them with double thresholds (so the threshold is rounded down to a float32, which decides the same
+for every float32); HistGradientBoosting compares doubles. All of them add doubles in the order of
+the trees. What follows the sums is done by the estimator's own loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from augury.models.forest.ensemble import (
+    MISSING_RIGHT,
+    Ensemble,
+    Precision,
+    Tree,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    #: from margins, `(num_rows, num_outputs)`, to predictions as `Model.predict` returns them
+    Finish = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+#: what the estimator refuses in its input, as `forest_find_float` reports it
+NAN, INFINITE = 1, 2
+
+
+def read_sklearn(estimator: Any) -> tuple[Ensemble, Finish, int]:
+    """The trees of a fitted estimator, what follows their sums, and what it refuses.
+
+    Raises:
+        UnsupportedError: an estimator, or an option of it, that the kernel does not score.
+    """
+    name = type(estimator).__name__
+    module = type(estimator).__module__
+    readers: dict[str, Callable[[Any], tuple[Ensemble, Finish, int]]] = {
+        "RandomForestClassifier": _forest_classifier,
+        "ExtraTreesClassifier": _forest_classifier,
+        "RandomForestRegressor": _forest_regressor,
+        "ExtraTreesRegressor": _forest_regressor,
+        "GradientBoostingClassifier": _boosting,
+        "GradientBoostingRegressor": _boosting,
+        "HistGradientBoostingClassifier": _hist,
+        "HistGradientBoostingRegressor": _hist,
+    }
+    if name not in readers or not module.startswith("sklearn."):
+        raise UnsupportedError(f"it is a {module}.{name}")
+    if not hasattr(estimator, "n_features_in_"):
+        raise UnsupportedError(f"the {name} is not fitted")
+    return readers[name](estimator)
+
+
+def _forest_classifier(estimator: Any) -> tuple[Ensemble, Finish, int]:
+    import numpy as np
+
+    if estimator.n_outputs_ != 1:
+        raise UnsupportedError(f"it predicts {estimator.n_outputs_} targets")
+    num_classes = int(estimator.n_classes_)
+    if num_classes < 2:
+        raise UnsupportedError("it knows one class only")
+    # of two classes only the second is asked for; each class is summed by itself
+    columns = slice(1, 2) if num_classes == 2 else slice(0, num_classes)
+    trees = [
+        _tree(tree.tree_, np.asarray(tree.tree_.value)[:, 0, columns], "float32")
+        for tree in estimator.estimators_
+    ]
+    width = 1 if num_classes == 2 else num_classes
+    return (
+        _mean(estimator, trees, width),
+        _divide(len(trees), flat=num_classes == 2),
+        _refuses(estimator),
+    )
+
+
+def _forest_regressor(estimator: Any) -> tuple[Ensemble, Finish, int]:
+    import numpy as np
+
+    if estimator.n_outputs_ != 1:
+        raise UnsupportedError(f"it predicts {estimator.n_outputs_} targets")
+    trees = [
+        _tree(tree.tree_, np.asarray(tree.tree_.value)[:, 0, :1], "float32")
+        for tree in estimator.estimators_
+    ]
+    return _mean(estimator, trees, 1), _divide(len(trees), flat=True), _refuses(estimator)
+
+
+def _mean(estimator: Any, trees: list[Tree], width: int) -> Ensemble:
+    import numpy as np
+
+    return Ensemble(
+        trees=trees,
+        num_features=int(estimator.n_features_in_),
+        num_outputs=width,
+        compare="float32",
+        accumulate="float64",
+        initial=np.zeros(width),
+        width=width,
+    )
+
+
+def _divide(count: int, *, flat: bool) -> Finish:
+    def finish(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+        margins /= count
+        return margins[:, 0] if flat else margins
+
+    return finish
+
+
+def _refuses(estimator: Any) -> int:
+    """Infinite values always; NaN unless the trees were grown with missing values in mind."""
+    import numpy as np
+
+    row = np.zeros((1, estimator.n_features_in_), dtype=np.float32)
+    allowed = estimator.estimators_[0]._support_missing_values(row)
+    return INFINITE if allowed else NAN | INFINITE
+
+
+def _boosting(estimator: Any) -> tuple[Ensemble, Finish, int]:
+    import numpy as np
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+
+    initial = estimator.init_
+    if not (isinstance(initial, DummyClassifier | DummyRegressor) or initial == "zero"):
+        raise UnsupportedError(f"it starts from a {type(initial).__name__}, not from a constant")
+    row = np.zeros((1, estimator.n_features_in_), dtype=np.float32)
+    start = np.asarray(estimator._raw_predict_init(row), dtype=np.float64)[0]
+    trees = [
+        _tree(
+            tree.tree_,
+            estimator.learning_rate * np.asarray(tree.tree_.value)[:, 0, :1],
+            "float32",
+            output=output,
+        )
+        for stage in estimator.estimators_
+        for output, tree in enumerate(stage)
+    ]
+    ensemble = Ensemble(
+        trees=trees,
+        num_features=int(estimator.n_features_in_),
+        num_outputs=len(start),
+        compare="float32",
+        accumulate="float64",
+        initial=start,
+    )
+    return ensemble, _loss(estimator, len(start), linked=False), NAN | INFINITE
+
+
+def _hist(estimator: Any) -> tuple[Ensemble, Finish, int]:
+    import numpy as np
+
+    if estimator.is_categorical_ is not None and np.any(estimator.is_categorical_):
+        raise UnsupportedError("it has categorical features, which it encodes and reorders itself")
+    start = np.asarray(estimator._baseline_prediction).ravel()
+    if start.dtype != np.float64:
+        raise UnsupportedError(f"it sums in {start.dtype}")
+    trees = [
+        _hist_tree(predictor.nodes, output)
+        for stage in estimator._predictors
+        for output, predictor in enumerate(stage)
+    ]
+    ensemble = Ensemble(
+        trees=trees,
+        num_features=int(estimator.n_features_in_),
+        num_outputs=len(start),
+        compare="float64",
+        accumulate="float64",
+        initial=start,
+    )
+    return ensemble, _loss(estimator, len(start), linked=True), 0
+
+
+def _loss(estimator: Any, num_outputs: int, *, linked: bool) -> Finish:
+    """The estimator's own way from raw predictions to values or probabilities.
+
+    Args:
+        estimator: a gradient boosting one.
+        num_outputs: columns of the margins.
+        linked: whether its regressor applies the loss's link (the older one has no such losses).
+    """
+    import numpy as np
+    from sklearn.base import is_classifier
+
+    loss = estimator._loss
+    classifier = is_classifier(estimator)
+
+    def finish(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not classifier:
+            values: NDArray[np.float64] = margins[:, 0]
+            return np.asarray(loss.link.inverse(values)) if linked else values
+        probabilities: NDArray[np.float64] = loss.predict_proba(margins)
+        return probabilities[:, 1] if num_outputs == 1 else probabilities
+
+    return finish
+
+
+def _tree(tree: Any, value: NDArray[np.float64], compare: Precision, *, output: int = 0) -> Tree:
+    import numpy as np
+
+    left = np.asarray(tree.children_left, dtype=np.int32)
+    inner = left >= 0
+    missing_left = np.asarray(tree.missing_go_to_left, dtype=bool)
+    return Tree(
+        left=left,
+        right=np.asarray(tree.children_right, dtype=np.int32),
+        feature=np.where(inner, tree.feature, 0).astype(np.int32),
+        threshold=above(np.asarray(tree.threshold, dtype=np.float64), compare),
+        flags=np.where(missing_left, 0, MISSING_RIGHT).astype(np.uint8),
+        value=value,
+        output=output,
+        weight=np.asarray(tree.weighted_n_node_samples, dtype=np.float64),
+    )
+
+
+def _hist_tree(nodes: NDArray[Any], output: int) -> Tree:
+    import numpy as np
+
+    leaf = nodes["is_leaf"].astype(bool)
+    return Tree(
+        left=np.where(leaf, -1, nodes["left"].astype(np.int32)).astype(np.int32),
+        right=np.where(leaf, -1, nodes["right"].astype(np.int32)).astype(np.int32),
+        feature=nodes["feature_idx"].astype(np.int32),
+        threshold=above(nodes["num_threshold"].astype(np.float64), "float64"),
+        flags=np.where(nodes["missing_go_to_left"], 0, MISSING_RIGHT).astype(np.uint8),
+        value=nodes["value"].astype(np.float64),
+        output=output,
+        weight=nodes["count"].astype(np.float64),
+    )
+
+
+def above(threshold: NDArray[np.float64], compare: Precision) -> NDArray[np.float64]:
+    """The smallest value of a type that is greater than a threshold.
+
+    So a value greater than the threshold is one not less than the result.
+    Nothing is greater than infinity, which becomes NaN: never.
+    """
+    import numpy as np
+
+    if compare == "float64":
+        return np.where(threshold == np.inf, np.nan, np.nextafter(threshold, np.inf))
+    with np.errstate(over="ignore"):
+        single = threshold.astype(np.float32)
+    single = np.where(single > threshold, np.nextafter(single, np.float32(-np.inf)), single)
+    above_single = np.nextafter(single, np.float32(np.inf)).astype(np.float64)
+    return np.where(threshold == np.inf, np.nan, above_single)

@@ -1,0 +1,301 @@
+"""What every model format promises, over models of every kind in each.
+
+The promise that carries the most is the first: no bit of a row's prediction depends on the batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from augury.models.flavors import get_flavor
+from augury.models.port import Model
+from augury.models.signature import Signature, Task
+
+NUM_ROWS = 1300
+NUM_FEATURES = 21  # no multiple of anything that a kernel likes
+
+
+@cache
+def _data() -> tuple[Any, Any]:
+    rng = np.random.default_rng(7)
+    features = rng.normal(size=(NUM_ROWS, NUM_FEATURES))
+    return features, features @ rng.normal(size=NUM_FEATURES) + rng.normal(size=NUM_ROWS)
+
+
+def _labels(task: Task) -> Any:
+    target = _data()[1]
+    if task is Task.REGRESSION:
+        return target
+    edges = [0.0] if task is Task.BINARY else [-2.0, 1.0]
+    return np.digitize(target, edges)
+
+
+def _boosted(task: Task, **parameters: Any) -> Callable[[Path], Path]:
+    def save(folder: Path) -> Path:
+        import xgboost
+
+        num_class = {"num_class": 3} if task is Task.MULTICLASS else {}
+        settings = {"nthread": 1, "max_depth": 4, **num_class, **parameters}
+        matrix = xgboost.DMatrix(_data()[0], _labels(task))
+        path = folder / f"model.{'json' if task is Task.BINARY else 'ubj'}"
+        xgboost.train(settings, matrix, 12).save_model(path)
+        return path
+
+    return save
+
+
+def _fitted(make: Callable[[], Any], task: Task) -> Callable[[Path], Path]:
+    def save(folder: Path) -> Path:
+        import joblib
+
+        path = folder / "model.joblib"
+        joblib.dump(make().fit(_data()[0][:800], _labels(task)[:800]), path)
+        return path
+
+    return save
+
+
+def _forest() -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(12, n_jobs=2, random_state=0)
+
+
+def _histogram() -> Any:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return HistGradientBoostingRegressor(max_iter=12, random_state=0)
+
+
+def _linear() -> Any:
+    from sklearn.linear_model import LinearRegression
+
+    return LinearRegression()
+
+
+def _logistic() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression()
+
+
+def _pipeline() -> Any:
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), PCA(9), Ridge())
+
+
+def _network() -> Any:
+    from sklearn.neural_network import MLPClassifier
+
+    return MLPClassifier((17,), solver="lbfgs", max_iter=3000, tol=1e-3, random_state=0)
+
+
+def _neighbours() -> Any:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier(5, n_jobs=2)
+
+
+@dataclass(frozen=True)
+class Case:
+    flavor: str
+    task: Task
+    dtype: str
+    save: Callable[[Path], Path]
+
+
+CASES = {
+    "xgb_regression": Case(
+        "xgboost", Task.REGRESSION, "float32", _boosted(Task.REGRESSION)
+    ),
+    "xgb_binary_json": Case(
+        "xgboost", Task.BINARY, "float32", _boosted(Task.BINARY, objective="binary:logistic")
+    ),
+    "xgb_multi": Case(
+        "xgboost", Task.MULTICLASS, "float32", _boosted(Task.MULTICLASS, objective="multi:softprob")
+    ),
+    "xgb_softmax": Case(
+        "xgboost", Task.MULTICLASS, "float32", _boosted(Task.MULTICLASS, objective="multi:softmax")
+    ),
+    "xgb_forest": Case(
+        "xgboost", Task.REGRESSION, "float32", _boosted(Task.REGRESSION, num_parallel_tree=8)
+    ),
+    "forest": Case("sklearn", Task.MULTICLASS, "float32", _fitted(_forest, Task.MULTICLASS)),
+    "histogram": Case("sklearn", Task.REGRESSION, "float64", _fitted(_histogram, Task.REGRESSION)),
+    "linear": Case("sklearn", Task.REGRESSION, "float64", _fitted(_linear, Task.REGRESSION)),
+    "logistic": Case("sklearn", Task.BINARY, "float64", _fitted(_logistic, Task.BINARY)),
+    "logistic_multi": Case(
+        "sklearn", Task.MULTICLASS, "float64", _fitted(_logistic, Task.MULTICLASS)
+    ),
+    "pipeline": Case("sklearn", Task.REGRESSION, "float64", _fitted(_pipeline, Task.REGRESSION)),
+    "network": Case("sklearn", Task.MULTICLASS, "float64", _fitted(_network, Task.MULTICLASS)),
+    "neighbours": Case("sklearn", Task.BINARY, "float64", _fitted(_neighbours, Task.BINARY)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Loaded:
+    case: Case
+    path: Path
+    signature: Signature
+    model: Model
+    matrix: Any
+
+
+@pytest.fixture(scope="module", params=CASES)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    case = CASES[request.param]
+    path = case.save(tmp_path_factory.mktemp(request.param))
+    flavor = get_flavor(case.flavor)
+    signature = flavor.infer(path)
+    model = flavor.load(path, signature, num_threads=2)
+    matrix = np.ascontiguousarray(_data()[0], dtype=signature.dtype)
+    return Loaded(case, path, signature, model, matrix)
+
+
+def test_the_signature_is_inferred(loaded: Loaded) -> None:
+    assert loaded.signature.task is loaded.case.task
+    assert loaded.signature.num_features == NUM_FEATURES
+    assert loaded.signature.dtype == loaded.case.dtype
+    expected = {Task.REGRESSION: (), Task.BINARY: (0, 1), Task.MULTICLASS: (0, 1, 2)}
+    assert loaded.signature.classes == expected[loaded.case.task]
+    assert Signature.from_json(loaded.signature.to_json()) == loaded.signature
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, NUM_ROWS])
+def test_the_output_has_its_form(loaded: Loaded, num_rows: int) -> None:
+    output = loaded.model.predict(loaded.matrix[:num_rows])
+    wide = loaded.case.task is Task.MULTICLASS
+    assert output.shape == ((num_rows, 3) if wide else (num_rows,))
+    assert output.dtype.kind == "f"
+    assert np.isfinite(output).all()
+    if loaded.case.task is not Task.REGRESSION:
+        assert ((output >= 0) & (output <= 1)).all()
+    if wide:
+        assert np.allclose(output.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_it_predicts_what_it_learned(loaded: Loaded) -> None:
+    output = loaded.model.predict(loaded.matrix)
+    labels = _labels(loaded.case.task)
+    if loaded.case.task is Task.REGRESSION:
+        assert np.corrcoef(output, labels)[0, 1] > 0.5
+    elif loaded.case.task is Task.BINARY:
+        assert ((output > 0.5) == labels).mean() > 0.7
+    else:
+        assert (output.argmax(axis=1) == labels).mean() > 0.5
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 385, NUM_ROWS - 1])
+def test_no_bit_depends_on_the_batch(loaded: Loaded, size: int) -> None:
+    num_rows = min(NUM_ROWS, size * 30)
+    whole = loaded.model.predict(loaded.matrix[:NUM_ROWS])[:num_rows]
+    parts = [
+        loaded.model.predict(np.ascontiguousarray(loaded.matrix[start : start + size]))
+        for start in range(0, num_rows, size)
+    ]
+    assert np.concatenate(parts)[:num_rows].tobytes() == whole.tobytes()
+
+
+def test_no_bit_depends_on_the_neighbours(loaded: Loaded) -> None:
+    whole = loaded.model.predict(loaded.matrix)
+    order = np.random.default_rng(1).permutation(NUM_ROWS)
+    shuffled = loaded.model.predict(np.ascontiguousarray(loaded.matrix[order]))
+    assert shuffled.tobytes() == whole[order].tobytes()
+
+
+def test_no_bit_depends_on_the_threads(loaded: Loaded) -> None:
+    flavor = get_flavor(loaded.case.flavor)
+    alone = flavor.load(loaded.path, loaded.signature, num_threads=1)
+    assert alone.predict(loaded.matrix).tobytes() == loaded.model.predict(loaded.matrix).tobytes()
+
+
+def test_threads_may_share_a_model(loaded: Loaded) -> None:
+    whole = loaded.model.predict(loaded.matrix[:600])
+    together = threading.Barrier(6)
+
+    def predict(start: int) -> bool:
+        together.wait(timeout=60)
+        slices = [(start + 50 * step) % 600 for step in range(12)]
+        return all(
+            loaded.model.predict(loaded.matrix[at : at + 50]).tobytes()
+            == whole[at : at + 50].tobytes()
+            for at in slices
+        )
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(predict, range(0, 300, 50)))
+
+
+def test_the_matrix_may_be_reused(loaded: Loaded) -> None:
+    matrix = loaded.matrix[:500].copy()
+    output = loaded.model.predict(matrix)
+    before = output.copy()
+    matrix[:] = 0
+    assert np.array_equal(output, before)
+
+
+def test_the_backend_names_the_library_and_its_version(loaded: Loaded) -> None:
+    name, version = loaded.model.backend.rsplit(" ", 1)
+    assert name in {"xgboost", "scikit-learn"}
+    assert version[0].isdigit()
+
+
+def test_another_signature_is_refused(loaded: Loaded) -> None:
+    from dataclasses import replace
+
+    from augury.errors import InvalidError
+
+    flavor = get_flavor(loaded.case.flavor)
+    narrower = replace(loaded.signature, inputs=loaded.signature.inputs[1:])
+    with pytest.raises(InvalidError, match=f"{NUM_FEATURES} inputs, the signature"):
+        flavor.load(loaded.path, narrower, num_threads=1)
+    other = Signature(inputs=loaded.signature.inputs, task=Task.MULTICLASS, classes=(0, 1, 2, 3, 4))
+    with pytest.raises(InvalidError, match="with 5 classes"):
+        flavor.load(loaded.path, other, num_threads=1)
+
+
+def test_classes_may_be_renamed(loaded: Loaded) -> None:
+    names = [f"class {value}" for value in loaded.signature.classes]
+    renamed = loaded.signature.with_classes(names)
+    model = get_flavor(loaded.case.flavor).load(loaded.path, renamed, num_threads=1)
+    assert model.signature.classes == tuple(names)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"not a model", b'{"learner": {}}', b"\x80\x04."])
+def test_what_is_no_model_is_said_to_be_none(
+    loaded: Loaded, content: bytes, tmp_path: Path
+) -> None:
+    from augury.errors import CorruptError
+
+    path = tmp_path / loaded.path.name
+    path.write_bytes(content)
+    flavor = get_flavor(loaded.case.flavor)
+    with pytest.raises(CorruptError, match=str(path)):
+        flavor.infer(path)
+    with pytest.raises(CorruptError, match=str(path)):
+        flavor.load(path, loaded.signature, num_threads=1)
+
+
+def test_a_truncated_file_is_said_to_be_damaged(loaded: Loaded, tmp_path: Path) -> None:
+    from augury.errors import CorruptError
+
+    raw = loaded.path.read_bytes()
+    path = tmp_path / loaded.path.name
+    for length in [1, 10, *(len(raw) * part // 5 for part in range(1, 5)), len(raw) - 1]:
+        path.write_bytes(raw[:length])
+        with pytest.raises(CorruptError):
+            get_flavor(loaded.case.flavor).infer(path)
