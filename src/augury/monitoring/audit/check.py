@@ -71,12 +71,8 @@ class Tally:
 
     def merge(self, other: Tally) -> None:
         """Adds what another tally has counted and listed."""
-        for violation in other.violations:
-            if self.num_violations[violation.check] < LISTED_PER_CHECK:
-                self.violations.append(violation)
-        for unknown in other.unknown:
-            if self.num_unknown[unknown.check] < LISTED_PER_CHECK:
-                self.unknown.append(unknown)
+        _extend(self.violations, other.violations)
+        _extend(self.unknown, other.unknown)
         self.checked.update(other.checked)
         self.num_violations.update(other.num_violations)
         self.num_unknown.update(other.num_unknown)
@@ -86,6 +82,15 @@ class Tally:
         self.num_unknown[name] += 1
         if self.num_unknown[name] <= LISTED_PER_CHECK:
             self.unknown.append(Unknown(check=name, subject=subject, reason=reason))
+
+
+def _extend[T: (Violation, Unknown)](listed: list[T], more: Sequence[T]) -> None:
+    """Appends what the list may still hold of each check."""
+    counts = Counter(found.check for found in listed) if more else Counter()
+    for found in more:
+        counts[found.check] += 1
+        if counts[found.check] <= LISTED_PER_CHECK:
+            listed.append(found)
 
 
 def _guarded(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -101,6 +106,8 @@ def _guarded(findings: Iterable[Finding]) -> Iterator[Finding]:
 def differences(expected: Mapping[str, object], found: Mapping[Any, object]) -> tuple[str, str]:
     """Both sides as `name=value, ...`, only where they differ; two empty texts if nowhere."""
     names = [name for name, value in expected.items() if found.get(name) != value]
+    if not names:
+        return "", ""
     return (
         ", ".join(f"{name}={shown(expected[name])}" for name in names),
         ", ".join(f"{name}={shown(found.get(name))}" for name in names),

@@ -17,6 +17,7 @@ _NEEDS_REASON = frozenset({OutcomeState.SUPPRESSED, OutcomeState.DEAD, OutcomeSt
 _DUPLICATE = "duplicate"
 _DUPLICATE_DIFFERS = "duplicate, payload differs"
 _STATES = frozenset(OutcomeState)
+_ATTRIBUTES = ("content_digest", "source", "event_id", "type", "subject")
 
 
 def content_digest(document: dict[str, Any]) -> str:
@@ -30,17 +31,23 @@ def _body(page: EventPage) -> Iterator[Finding]:
         if document is None:
             yield Finding(event.subject, "a body that is a JSON object", shown(row.body))
             continue
-        subject = document.get("subject")
-        said = {
-            "content_digest": content_digest(document),
-            "source": document.get("source"),
-            "event_id": document.get("id"),
-            "type": document.get("type"),
-            "subject": subject.replace("\x00", "\ufffd") if isinstance(subject, str) else None,
-        }
-        expected, found = differences(said, row._mapping)
-        if found:
+        said = _attributes(document)
+        if said != tuple(getattr(row, name) for name in _ATTRIBUTES):
+            named = dict(zip(_ATTRIBUTES, said, strict=True))
+            expected, found = differences(named, row._mapping)
             yield Finding(event.subject, f"what its body says: {expected}", found)
+
+
+def _attributes(document: dict[str, Any]) -> tuple[object, ...]:
+    """What the ledger's columns must say of an event, in the order of `_ATTRIBUTES`."""
+    subject = document.get("subject")
+    return (
+        content_digest(document),
+        document.get("source"),
+        document.get("id"),
+        document.get("type"),
+        subject.replace("\x00", "\ufffd") if isinstance(subject, str) else None,
+    )
 
 
 def _ruleset(page: EventPage) -> Iterator[Finding]:
@@ -154,10 +161,14 @@ def _key(page: EventPage) -> Iterator[Finding]:
     """The key of a first event, as long as it must be remembered."""
     for event in page.events:
         row = event.row
-        if row.duplicate_of is not None or row.accepted_at < page.keys_since:
+        if row.duplicate_of is not None:
+            continue
+        if row.key_position == row.position and row.key_digest == row.content_digest:
             continue
         if row.key_position is not None and row.key_position < row.position:
             continue  # an unmarked duplicate, which has a check of its own
+        if row.accepted_at < page.keys_since:
+            continue
         expected, found = differences(
             {"key_position": row.position, "key_digest": row.content_digest}, row._mapping
         )
