@@ -266,7 +266,7 @@ def test_an_aborting_check_ends_the_shard_promptly(
 
     with pytest.raises(KeyError):
         world.score(Slow(SIGNATURE), check=check)
-    assert clock.monotonic_s() - started < 2.0
+    assert clock.monotonic_s() - started < 5.0  # of twenty seconds of work
     assert world.left() == []
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from augury.data.contract import Binding, Encoding, Feature, bind
-from augury.data.dataset import open_planned, parquet_errors, verify
+from augury.data.dataset import column_indices, open_planned, parquet_errors, verify
 from augury.data.unknown import UnknownCounter
 from augury.errors import CorruptError
 
@@ -121,7 +121,7 @@ def _decode(
         **_buffering(file.uri),
     )
     numbers = [number for number, _ in file.row_groups]
-    rows = min(max_rows, _rows_of_bounded_bytes(metadata, numbers))
+    rows = min(max_rows, _rows_of_bounded_bytes(metadata, numbers, binding.names))
     for batch in reader.iter_batches(
         batch_size=rows, row_groups=numbers, columns=binding.names, use_threads=False
     ):
@@ -135,10 +135,13 @@ def _buffering(uri: str) -> dict[str, Any]:
     return {"pre_buffer": True}
 
 
-def _rows_of_bounded_bytes(metadata: Any, row_groups: Sequence[int]) -> int:
+def _rows_of_bounded_bytes(metadata: Any, row_groups: Sequence[int], names: Sequence[str]) -> int:
     groups = [metadata.row_group(number) for number in row_groups]
+    wanted = column_indices(metadata, names)
     num_rows = sum(group.num_rows for group in groups)
-    num_bytes = sum(group.total_byte_size for group in groups)
+    num_bytes = sum(
+        group.column(index).total_uncompressed_size for group in groups for index in wanted
+    )
     return batch_rows(1, 1, num_bytes / num_rows if num_rows else 0.0)
 
 

@@ -218,14 +218,15 @@ def read_footer(
 
 
 def _row_groups(metadata: pq.FileMetaData, columns: Iterable[str] | None) -> Iterator[RowGroup]:
-    wanted = _column_indices(metadata, columns)
+    wanted = column_indices(metadata, columns)
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         size_bytes = sum(group.column(index).total_compressed_size for index in wanted)
         yield RowGroup(num_rows=group.num_rows, size_bytes=size_bytes)
 
 
-def _column_indices(metadata: pq.FileMetaData, columns: Iterable[str] | None) -> list[int]:
+def column_indices(metadata: pq.FileMetaData, columns: Iterable[str] | None) -> list[int]:
+    """Numbers of the leaf columns that belong to the named top-level columns; None: all."""
     paths = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
     if columns is None:
         return list(range(len(paths)))
