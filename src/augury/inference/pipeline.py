@@ -116,9 +116,9 @@ class Pipeline:
             Thread(target=self._reading, name="augury-read"),
             Thread(target=self._writing, args=(path,), name="augury-write"),
         ]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             self._predict_all()
             self._scored.close()
         finally:
@@ -126,7 +126,8 @@ class Pipeline:
             self._free.close(LeftError())
             self._scored.close(LeftError())
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:  # it was started
+                    thread.join()
         self._scored.raise_if_left()
         return self._num_written
 
@@ -183,7 +184,6 @@ class Pipeline:
             self._free.send(filled.matrix)
             self._scored.send(_Scored(predictions=predictions, carried=filled.carried), self._check)
             self.rows_predicted[filled.file] += filled.num_rows
-            self._on_progress(filled.num_rows)
 
     def _predict(self, filled: _Filled) -> NDArray[Any]:
         import numpy as np
@@ -196,6 +196,7 @@ class Pipeline:
             pieces.append(self._call(rows, self._files[filled.file].uri))
             self._pace.took(len(rows), clock.monotonic_s() - started)
             start += len(rows)
+            self._on_progress(len(rows))
             self._check()
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 

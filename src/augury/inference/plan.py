@@ -93,7 +93,10 @@ class ShardSpec:
 
     @property
     def part_key(self) -> str:
-        """Key of the part that it writes, relative to the run's folder; sorts as `seq` does."""
+        """Key of the part that it writes, relative to the run's folder.
+
+        Keys sort as `seq` does up to 100,000 shards; the manifest's order holds for any number.
+        """
         return f"part-{self.seq:05}.parquet"
 
     def to_json(self) -> dict[str, Any]:
