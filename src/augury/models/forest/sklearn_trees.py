@@ -240,10 +240,12 @@ def above(threshold: NDArray[np.float64], compare: Precision) -> NDArray[np.floa
     """
     import numpy as np
 
-    if compare == "float64":
-        return np.where(threshold == np.inf, np.nan, np.nextafter(threshold, np.inf))
-    with np.errstate(over="ignore"):
-        single = threshold.astype(np.float32)
-    single = np.where(single > threshold, np.nextafter(single, np.float32(-np.inf)), single)
-    above_single = np.nextafter(single, np.float32(np.inf)).astype(np.float64)
-    return np.where(threshold == np.inf, np.nan, above_single)
+    down, up = np.float32(-np.inf), np.float32(np.inf)
+    with np.errstate(over="ignore", under="ignore"):
+        if compare == "float64":
+            least = np.nextafter(threshold, np.inf)
+        else:
+            single = threshold.astype(np.float32)
+            single = np.where(single > threshold, np.nextafter(single, down), single)
+            least = np.nextafter(single, up).astype(np.float64)
+    return np.where(threshold == np.inf, np.nan, least)

@@ -83,11 +83,17 @@ def _read(learner: Mapping[str, Any]) -> tuple[Ensemble, str]:
         raise UnsupportedError(f"its objective is {objective}")
     model = booster["model"]
     num_outputs = max(int(parameters["num_class"]), int(parameters.get("num_target", 1)), 1)
+    if objective == "reg:quantileerror" and num_outputs > 1:
+        raise UnsupportedError("it predicts several quantiles, which XGBoost sorts")
     num_trees = _num_trees(learner, model)
     outputs = [int(output) for output in model["tree_info"]]
+    # trees that DART scaled; float32 times float32, as the library does
+    scales = np.asarray(model.get("weight_drop") or np.ones(len(outputs)), dtype=np.float32)
+    if not len(model["trees"]) == len(outputs) == len(scales):
+        raise CorruptError(f"{len(model['trees'])} trees, but {len(outputs)} outputs")
     trees = [
-        _tree(arrays, output)
-        for arrays, output in zip(model["trees"][:num_trees], outputs, strict=False)
+        _tree(arrays, output, scale)
+        for arrays, output, scale in zip(model["trees"][:num_trees], outputs, scales, strict=False)
     ]
     initial = _initial(parameters["base_score"], objective, num_outputs)
     return Ensemble(
@@ -120,7 +126,7 @@ def _initial(base_score: Any, objective: str, num_outputs: int) -> NDArray[np.fl
     text = str(base_score).strip("[]")
     scores = [float(np.float32(part)) for part in text.split(",")]
     link = _LINKS[objective]
-    if link == "sigmoid" or objective == "binary:logitraw":
+    if link == "sigmoid":
         scores = [library().forest_logit(score) for score in scores]
     elif link == "exp":
         scores = [library().forest_log(score) for score in scores]
@@ -129,7 +135,7 @@ def _initial(base_score: Any, objective: str, num_outputs: int) -> NDArray[np.fl
     return np.broadcast_to(np.array(scores, dtype=np.float32), num_outputs)
 
 
-def _tree(arrays: Arrays, output: int) -> Tree:
+def _tree(arrays: Arrays, output: int, scale: np.float32) -> Tree:
     import numpy as np
 
     if int(arrays["tree_param"].get("size_leaf_vector", 1)) > 1:
@@ -137,7 +143,7 @@ def _tree(arrays: Arrays, output: int) -> Tree:
     left = np.asarray(arrays["left_children"], dtype=np.int32)
     default_left = np.asarray(arrays["default_left"], dtype=np.uint8)
     flags = np.where(default_left != 0, 0, MISSING_RIGHT).astype(np.uint8)
-    condition = np.asarray(arrays["split_conditions"], dtype=np.float32).astype(np.float64)
+    condition = np.asarray(arrays["split_conditions"], dtype=np.float32)
     categorical = np.asarray(arrays.get("split_type", ()), dtype=np.uint8) != 0
     categories = None
     if categorical.any():
@@ -147,9 +153,9 @@ def _tree(arrays: Arrays, output: int) -> Tree:
         left=left,
         right=np.asarray(arrays["right_children"], dtype=np.int32),
         feature=np.asarray(arrays["split_indices"], dtype=np.int32),
-        threshold=condition,
+        threshold=condition.astype(np.float64),
         flags=flags,
-        value=condition,
+        value=(condition * scale).astype(np.float64)[:, None],
         output=output,
         weight=np.asarray(arrays["sum_hessian"], dtype=np.float64),
         categories=categories,
