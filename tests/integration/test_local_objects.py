@@ -309,6 +309,13 @@ def test_a_local_folder_is_a_prefix(settings: Settings, tmp_path: Path) -> None:
     assert (store.url, key) == (f"file://{tmp_path}/data/", "x")
 
 
+def test_stores_of_other_settings_are_others(settings: Settings, tmp_path: Path) -> None:
+    here, _ = locate("s3://bucket/x", settings)
+    assert locate("s3://bucket/y", settings.model_copy())[0] is here
+    elsewhere = settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:1"})
+    assert locate("s3://bucket/x", elsewhere)[0] is not here
+
+
 @pytest.mark.parametrize(
     "url", ["", "gs://bucket/x", "file://relative/x", "file://", "s3://", "s3:///x", "http://x/y"]
 )

@@ -19,6 +19,7 @@ from augury.settings import Settings
 from augury.sources import announce, watcher
 from augury.storage import tables
 from augury.storage.database import Database
+from augury.storage.local_objects import LocalObjectStore
 from augury.storage.objects import ObjectStore, open_store
 
 
@@ -200,6 +201,26 @@ def test_an_incomplete_file_that_goes_is_forgotten(
     assert world.states() == {"was.parquet": "ANNOUNCED"}
 
 
+def test_a_file_that_cannot_be_read_keeps_no_other_waiting(
+    lone: SourcesWorld, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LocalObjectStore.open
+
+    def refused(self: LocalObjectStore, key: str, *, tag: str | None = None) -> Any:
+        if key == "a.parquet":  # root may read everything, so it is said for it
+            raise UnavailableError("Permission denied")
+        return real(self, key, tag=tag)
+
+    monkeypatch.setattr(LocalObjectStore, "open", refused)
+    for name in ("a", "b"):
+        parquet(landing / f"{name}.parquet")
+    watches = lone.watcher(lone.source(landing))
+    assert watches.reconcile() == 1
+    assert lone.told() == [("created", "b.parquet")]
+    monkeypatch.undo()
+    assert watches.reconcile() == 1
+
+
 def test_one_that_stays_incomplete_is_said(
     lone: SourcesWorld,
     landing: Path,
@@ -211,7 +232,7 @@ def test_one_that_stays_incomplete_is_said(
     watches = lone.watcher(lone.source(landing))
     watches.reconcile()
     watches.reconcile()
-    said = [r.message for r in caplog.records if "expected a Parquet footer" in r.message]
+    said = [r.message for r in caplog.records if "ends in a Parquet footer" in r.message]
     assert len(said) == 1
     assert f"file://{landing}/a.parquet is incomplete" in said[0]
 

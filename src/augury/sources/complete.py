@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import struct
 
-from augury.errors import IdentityError, NotFoundError
+from augury.errors import IdentityError, NotFoundError, UnavailableError
 from augury.storage.objects import InputObject, ObjectInfo, ObjectStore
 
 _log = logging.getLogger(__name__)
@@ -32,8 +32,7 @@ def is_parquet(key: str) -> bool:
 def has_footer(store: ObjectStore, info: ObjectInfo) -> bool:
     """True if the object, being exactly `info`, ends in a footer that parses.
 
-    Raises:
-        UnavailableError: the store did not answer.
+    False as well for one that cannot be read: it must not keep the others waiting.
     """
     if info.size_bytes <= _TAIL_BYTES:
         return False
@@ -42,8 +41,8 @@ def has_footer(store: ObjectStore, info: ObjectInfo) -> bool:
             if not _may_have_footer(opened, info.size_bytes) or not _parses(opened):
                 return False
             opened.verify()
-    except (IdentityError, NotFoundError):
-        return False  # it changes as we look
+    except (IdentityError, NotFoundError, UnavailableError):
+        return False  # it changes as we look, or is not for us to read (yet)
     return True
 
 

@@ -26,6 +26,7 @@ from augury.storage.database import Database
 _log = logging.getLogger(__name__)
 _REFRESH_S = 0.5
 _RESTART_S = 1.0
+_JOIN_S = 5.0
 
 type _Loop = Callable[[threading.Event], None]
 
@@ -64,7 +65,7 @@ class Sources:
                 _log.warning("sources wait: %s", error, extra={"action": "sources_wait"})
             clock.sleep_s(_REFRESH_S, until=stop)
         self._end(list(self._running))
-        thread.join()
+        thread.join(_JOIN_S)
 
     def refresh(self) -> None:
         """Starts, restarts and ends watchers, so that they fit the resources as they are now.
@@ -102,8 +103,9 @@ class Sources:
         ended = [self._running.pop(source_id) for source_id in source_ids]
         for running in ended:
             running.stop.set()
-        for running in ended:
-            running.thread.join()
+        deadline_s = clock.monotonic_s() + _JOIN_S
+        for running in ended:  # one that waits for its store may go on: whatever it does is safe
+            running.thread.join(max(0.0, deadline_s - clock.monotonic_s()))
 
 
 def _start(name: str, loop: _Loop, stop: threading.Event) -> threading.Thread:

@@ -218,7 +218,7 @@ def open_store(url: str, settings: Settings) -> ObjectStore:
     return S3ObjectStore(rest, settings)
 
 
-_located: OrderedDict[tuple[int, int, str], ObjectStore] = OrderedDict()
+_located: OrderedDict[tuple[object, ...], ObjectStore] = OrderedDict()
 _located_lock = threading.Lock()
 
 
@@ -243,7 +243,9 @@ def locate(uri: str, settings: Settings) -> tuple[ObjectStore, str]:
 
 
 def _kept(url: str, settings: Settings) -> ObjectStore:
-    name = (os.getpid(), id(settings), url)  # connections do not survive a fork
+    reach = (settings.s3_endpoint, settings.s3_region, settings.s3_access_key_id)
+    secret = settings.s3_secret_access_key
+    name = (os.getpid(), *reach, secret, settings.effective_cache_dir, url)  # none outlives a fork
     with _located_lock:
         if name not in _located:
             _located[name] = open_store(url, settings)
