@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augury.data.batches import BATCH_ROWS, BLOCK_ROWS, batch_rows, carried, fill
@@ -97,6 +97,7 @@ TEXT_KINDS = [
 ]
 
 
+@settings(deadline=None)  # time says nothing on a busy machine
 @given(
     values=st.lists(st.sampled_from([None, *CATEGORIES, "c", "A", ""]), max_size=30),
     kind=st.sampled_from(TEXT_KINDS),
