@@ -117,9 +117,12 @@ class ScoredWorld(AuditWorld):
     queues = ("mini_batch", "batch", "distributed")
     signature = regression("a", "b")
 
-    def __init__(self, database: Database, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, folder: Path, *, output: str = ""
+    ) -> None:
         super().__init__(database, settings)
         self.folder = folder
+        self.output = output or f"{folder}/out/"
         self.worker_id = "worker-1"
 
     def fill(self) -> None:
@@ -129,8 +132,8 @@ class ScoredWorld(AuditWorld):
                 c, self.worker_id, host="here", pid=1, queues=self.queues, cpus=1
             )
         )
-        inputs, output = self.folder / "in", self.folder / "out"
-        self.job(output=f"{output}/", mode="distributed", target_shard_rows=10, columns=["id"])
+        inputs = self.folder / "in"
+        self.job(output=self.output, mode="distributed", target_shard_rows=10, columns=["id"])
         self.rule("landing", LANDED)
         self.land("a.parquet", 30)
         self.drain()

@@ -306,7 +306,7 @@ def test_a_system_under_load_gives_no_false_alarm(
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_events_take_seconds(
+def test_many_events_are_paged_and_take_seconds(
     sqlite_database: Database, settings: Settings, bus_url: str
 ) -> None:
     changes = {"database_url": sqlite_database.url, "redis_url": bus_url}
@@ -316,11 +316,11 @@ def test_a_hundred_thousand_events_take_seconds(
         world.rule(f"rule {number}", {"type": ["acme.thing"], "data": {"n": [number]}})
     world.publish(event())
     world.drain()
-    _fill_ledger(world, 100_000)
+    _fill_ledger(world, 20_000)
     report = world.audit()
-    assert report.checked["event_body"] >= 100_000
+    assert report.checked["event_body"] >= 20_000
     assert report.num_violations == {}
-    assert report.seconds < 60  # a few where nothing else runs
+    assert report.seconds < 30  # about one where nothing else runs
     world.bus.close()
 
 

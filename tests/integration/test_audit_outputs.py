@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import sqlalchemy as sa
 from audit_world import ScoredWorld, Snapshot, sqlite_settings
@@ -17,6 +18,7 @@ from augury.data.manifest import MANIFEST_KEY, FileRows, Manifest
 from augury.jobs.runs import delete_run
 from augury.monitoring.audit import AuditReport
 from augury.processes.valkey import ValkeyServer
+from augury.settings import Settings
 from augury.storage import objects
 from augury.storage.database import Database
 from augury.storage.tables import runs, work
@@ -254,6 +256,34 @@ def test_an_output_that_cannot_be_reached_is_named(world: ScoredWorld) -> None:
     report = world.audit(deep=True, **nobody, s3_secret_access_key="s")
     assert [violation.check for violation in report.violations] == ["output_store"]
     assert "s3://gone/out/" in report.violations[0].expected
+
+
+def test_outputs_in_s3_are_read_too(
+    sqlite_database: Database, settings: Settings, bus_url: str, s3_server: str, tmp_path: Path
+) -> None:
+    changes = {
+        "database_url": sqlite_database.url,
+        "redis_url": bus_url,
+        "s3_endpoint": s3_server,
+        "s3_access_key_id": "k",
+        "s3_secret_access_key": "s",
+    }
+    settings = settings.model_copy(update=changes)
+    keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s"}
+    client = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket="audited")
+    world = ScoredWorld(sqlite_database, settings, tmp_path, output="s3://audited/out/")
+    world.fill()
+    report = world.audit(deep=True)
+    assert (report.ok, report.unknown) == (True, ())
+    assert report.checked["part_object"] == 2
+    key = f"out/{_two_files(world).id}/part-00001.parquet"
+    client.put_object(Bucket="audited", Key=key, Body=b"something else")
+    assert world.broken(deep=True) == {"part_object"}
+    client.delete_object(Bucket="audited", Key=key)
+    assert world.broken(deep=True) == {"part_object"}
+    world.bus.close()
+    client.close()
 
 
 def test_a_shallow_audit_reads_no_output(world: ScoredWorld) -> None:

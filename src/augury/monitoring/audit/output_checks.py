@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from augury.data.manifest import MANIFEST_KEY, Rows
-from augury.errors import CorruptError, UnavailableError
+from augury.errors import AuguryError, CorruptError
 from augury.ids import digest
 from augury.monitoring.audit.check import Check, Finding, differences, shown
 from augury.monitoring.audit.outputs import Output
@@ -18,7 +18,7 @@ _COUNTS = ("rows_in", "rows_predicted", "rows_rejected", "rows_filtered")
 def _store(output: Output) -> Iterator[Finding]:
     try:
         len(output.objects)
-    except UnavailableError as error:
+    except AuguryError as error:  # away, or the bucket is gone
         yield Finding(output.subject, f"its output at {output.row.output_uri}", error.message)
 
 
