@@ -14,14 +14,17 @@ import sqlalchemy as sa
 from audit_world import ScoredWorld, Snapshot, sqlite_settings
 from scoring_world import numbers, write
 
+from augury import clock
 from augury.data.manifest import MANIFEST_KEY, FileRows, Manifest
+from augury.ids import digest
 from augury.jobs.runs import delete_run
 from augury.monitoring.audit import AuditReport
 from augury.processes.valkey import ValkeyServer
 from augury.settings import Settings
 from augury.storage import objects
 from augury.storage.database import Database
-from augury.storage.tables import runs, work
+from augury.storage.objects import open_store
+from augury.storage.tables import model_versions, models, runs, work
 
 type Corruption = Callable[[ScoredWorld], None]
 _CORRUPTIONS: list[tuple[str, Corruption]] = []
@@ -256,6 +259,27 @@ def test_an_output_that_cannot_be_reached_is_named(world: ScoredWorld) -> None:
     report = world.audit(deep=True, **nobody, s3_secret_access_key="s")
     assert [violation.check for violation in report.violations] == ["output_store"]
     assert "s3://gone/out/" in report.violations[0].expected
+
+
+def test_a_model_artifact_has_the_digest_by_which_it_is_known(world: ScoredWorld) -> None:
+    store = open_store(world.settings.effective_store_url, world.settings)
+    info = store.put("models/m.ubj", b"trees", overwrite=True)
+    now = clock.utc_now()
+    version = {
+        "model_id": "model_1", "version": 1, "digest": digest(b"trees"), "flavor": "xgboost",
+        "signature": {}, "uri": info.uri, "size_bytes": 5, "trusted": False, "created_at": now,
+    }  # fmt: skip
+    world.change(
+        sa.insert(models).values(id="model_1", name="m", created_at=now),
+        sa.insert(model_versions).values(**version),
+    )
+    report = world.audit(deep=True)
+    assert (report.ok, report.checked["model_artifact"]) == (True, 1)
+    store.put("models/m.ubj", b"other trees", overwrite=True)
+    assert world.broken(deep=True) == {"model_artifact"}
+    store.delete("models/m.ubj")
+    assert world.broken(deep=True) == {"model_artifact"}
+    assert world.broken(deep=False) == set()
 
 
 def test_outputs_in_s3_are_read_too(

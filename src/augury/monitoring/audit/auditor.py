@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from augury import clock
 from augury.bus.port import Bus, BusStatus
+from augury.monitoring.audit.artifacts import ARTIFACT_CHECKS, artifact_pages
 from augury.monitoring.audit.balance import Balance
 from augury.monitoring.audit.check import Check, Progress, Tally
 from augury.monitoring.audit.event_checks import EVENT_CHECKS
@@ -43,10 +44,16 @@ from augury.monitoring.audit.stream import (
 )
 from augury.settings import Settings
 from augury.storage.database import Database
-from augury.storage.tables import dead_letters, events, outbox, runs
+from augury.storage.tables import dead_letters, events, model_versions, outbox, runs
 
 _OPEN = "OPEN"
 
+_DEEP_CHECKS: tuple[Check[Any], ...] = (
+    *ARTIFACT_CHECKS,
+    STORE_CHECK,
+    *OUTPUT_CHECKS,
+    *UNCOMMITTED_CHECKS,
+)
 CHECKS: tuple[Check[Any], ...] = (
     *STREAM_CHECKS,
     *COUNT_CHECKS,
@@ -58,11 +65,9 @@ CHECKS: tuple[Check[Any], ...] = (
     *RUN_CHECKS,
     *HOLDER_CHECKS,
     *LEASE_CHECKS,
-    STORE_CHECK,
-    *OUTPUT_CHECKS,
-    *UNCOMMITTED_CHECKS,
+    *_DEEP_CHECKS,
 )
-_DEEP = frozenset(check.name for check in (STORE_CHECK, *OUTPUT_CHECKS, *UNCOMMITTED_CHECKS))
+_DEEP = frozenset(check.name for check in _DEEP_CHECKS)
 
 
 def _silent(_stage: str, _done: int, _total: int | None) -> None:
@@ -125,6 +130,7 @@ class _Audit:
         self._facts()
         self._runs()
         if deep:
+            self._artifacts()
             self._outputs()
         self._leases(watch)
         return self._report(position, flying, deep=deep)
@@ -190,6 +196,12 @@ class _Audit:
             self._tally.run(RUN_CHECKS, page, len(page.runs))
             done += len(page.runs)
             self._on_progress("runs", done, total)
+
+    def _artifacts(self) -> None:
+        total = self._count(model_versions)
+        for done, page in enumerate(artifact_pages(self._database, self._settings), 1):
+            self._tally.run(ARTIFACT_CHECKS, page, len(page.rows))
+            self._on_progress("models", done, total)
 
     def _outputs(self) -> None:
         total, done = self._count(runs), 0
