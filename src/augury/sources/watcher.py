@@ -288,7 +288,7 @@ class ObjectWatcher:
         if pending.warned or pending.info is None or now_s - pending.first_s < _WARN_AFTER_S:
             return pending
         _log.warning(
-            "%s is incomplete for %.0f s: expected that it is readable and ends in a Parquet footer",
+            "%s is incomplete for %.0f s: expected a readable file that ends in a Parquet footer",
             pending.info.uri,
             now_s - pending.first_s,
             extra={"action": "object_incomplete", "source_id": self.source.id},
