@@ -8,6 +8,9 @@ PYTEST := $(BIN)/python -m pytest
 TESTS ?= tests
 KEEP ?=
 
+# compiled once, not by every process anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench soak lock docs clean
 
@@ -23,7 +26,7 @@ setup: .venv/.complete  ## make .venv with exactly what requirements.lock pins
 	@echo "setting up .venv (once)"
 	@$(UV) venv --quiet --allow-existing --no-python-downloads .venv 2>/dev/null \
 		|| $(UV) venv --quiet --allow-existing --no-python-downloads --python '>=3.12' .venv
-	@$(UV) pip install --quiet --python .venv -r requirements.lock
+	@$(UV) pip install --quiet --python .venv --compile-bytecode -r requirements.lock
 	@$(UV) pip install --quiet --python .venv --no-deps --editable .
 	@touch $@
 
@@ -43,6 +46,7 @@ check: setup  ## format, lint, types, layers, spelling, generated pages
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/codespell src tests workers models benchmarks examples docs scripts *.md
 	@$(BIN)/python scripts/generate_docs.py --check
 

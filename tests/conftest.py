@@ -6,6 +6,7 @@
 | `valkey` | the session's Valkey server (real process, unix socket, AOF always) |
 | `bus_url` | its URL; keys are told apart by `settings.namespace` |
 | `every_bus_url` | the test runs twice: on that Valkey, and on the Redis at 127.0.0.1:6379 |
+| `redis_url` | the Redis at 127.0.0.1:6379 alone |
 | `own_valkey` | a server of this test's own: start, stop, kill, restart, FLUSHALL as you like |
 | `database` | the test runs twice: migrated SQLite file, migrated PostgreSQL database of its own |
 | `sqlite_database` | only the SQLite one |
@@ -112,6 +113,12 @@ def every_bus_url(request: pytest.FixtureRequest, settings: Settings) -> Iterato
     if request.param == "valkey":
         yield request.getfixturevalue("bus_url")
         return
+    yield request.getfixturevalue("redis_url")
+
+
+@pytest.fixture
+def redis_url(settings: Settings) -> Iterator[str]:
+    """URL of the machine's Redis; keys under `settings.namespace` are removed after the test."""
     if not _answers("127.0.0.1", 6379):
         _absent("Redis at 127.0.0.1:6379")
     yield _REDIS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,14 @@ def test_images_are_pinned(compose: dict[str, Any]) -> None:
 def test_the_build_exists(compose: dict[str, Any]) -> None:
     build = compose["services"]["worker"]["build"]
     assert (_FILE.parent / build["context"] / build["dockerfile"]).is_file()
+
+
+def test_the_compose_schema_accepts_the_file() -> None:
+    """The Compose Specification's own schema, as the package check-jsonschema brings it."""
+    checker = str(Path(sys.executable).with_name("check-jsonschema"))
+    command = [checker, "--builtin-schema", "vendor.compose-spec", str(_FILE)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_docker_itself_accepts_the_file() -> None:
