@@ -190,6 +190,22 @@ def test_trimming_what_was_routed_is_in_order(
     assert report.checked["stream_count"] > report.checked["stream_entry"] == 1
 
 
+def test_a_bus_that_went_back_in_time_gives_its_ids_twice(
+    losing_world: AuditWorld, server: redis.Redis
+) -> None:
+    world = losing_world
+    world.publish(event(), event())
+    world.drain()
+    stream = f"{world.settings.namespace}:events"
+    (reused, fields), _ = server.xrange(stream)
+    server.delete(stream)
+    server.xadd(stream, {b"i": fields[b"i"], b"e": msgspec.json.encode(event())}, id=reused)
+    world.drain()
+    report = world.audit()
+    assert (report.violations, report.incidents) == ((), ())
+    assert report.dead_letters_open == 1
+
+
 def test_an_unknown_incident_cannot_be_acknowledged(world: AuditWorld) -> None:
     with pytest.raises(NotFoundError, match="none is open"):
         acknowledge(world.database, "incident_0")

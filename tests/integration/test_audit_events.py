@@ -229,6 +229,12 @@ def a_duplicate_of_another_event(world: AuditWorld) -> None:
 
 
 @breaks("event_duplicate")
+def a_duplicate_of_no_event(world: AuditWorld) -> None:
+    where = events.c.duplicate_of.is_not(None)
+    world.change(sa.update(events).where(where).values(duplicate_of=10**6))
+
+
+@breaks("event_duplicate")
 def a_duplicate_that_acted(world: AuditWorld) -> None:
     row = _outcome(world, "SUPPRESSED", "duplicate")
     world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(reason="other"))
@@ -243,6 +249,13 @@ def a_key_forgotten_too_early(world: AuditWorld) -> None:
 def a_key_with_another_digest(world: AuditWorld) -> None:
     where = event_keys.c.event_id == "nobody wants me"
     world.change(sa.update(event_keys).where(where).values(content_digest="0" * 64))
+
+
+@breaks("event_key")
+def a_key_that_names_a_later_event(world: AuditWorld) -> None:
+    later = world.rows(events)[-1].position
+    where = event_keys.c.event_id == "nobody wants me"
+    world.change(sa.update(event_keys).where(where).values(position=later))
 
 
 @breaks("event_buried")
@@ -370,6 +383,35 @@ def test_what_the_stream_lost_is_named(
     assert own_world.broken() == set()
     corrupt(own_world)
     assert own_world.broken() == {check}
+
+
+def test_a_replay_is_not_held_against_the_rules_of_its_time(world: AuditWorld) -> None:
+    row = _outcome(world, "SUPPRESSED", "same object")
+    position = _named(world, "nobody wants me").position
+    again = {"id": "out_replay", "position": position, "epoch": "replay-1", "rule_version": 9}
+    _insert(world, row, outcomes, **again)
+    before = world.audit()
+    assert before.ok
+    assert sum(sum(rule.outcomes.values()) for rule in before.rules) == 11
+
+
+def test_an_event_of_ours_that_was_buried_was_told(world: AuditWorld) -> None:
+    run = world.rows(runs)[0]
+    where = event_keys.c.event_id == f"{run.id}:ACCEPTED"
+    position = world.rows(event_keys, where)[0].position
+    letter = world.rows(dead_letters)[0]
+    world.change(
+        sa.delete(event_keys).where(where), sa.delete(events).where(events.c.position == position)
+    )
+    assert world.broken() == {"run_event", "stream_entry"}
+    gone = next(
+        entry for entry in world.bus.entries("", 1000) if f"{run.id}:ACCEPTED" in str(entry.body)
+    )
+    _insert(
+        world, letter, dead_letters, id="dead_2", entry_id=gone.entry_id,
+        payload=gone.body.decode(),
+    )  # fmt: skip
+    assert world.broken() == set()
 
 
 def test_every_check_does_the_same_on_postgres(postgres_world: AuditWorld) -> None:
