@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augury.errors import LimitError
-from augury.models.forest.ensemble import CATEGORICAL, Ensemble, UnsupportedError, joined
+from augury.errors import CorruptError, LimitError
+from augury.models.forest.ensemble import CATEGORICAL, Ensemble, Tree, UnsupportedError, joined
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,8 +142,6 @@ class Compiled:
             UnsupportedError: the kernel is not there, or the ensemble is not for it.
             CorruptError: the ensemble's arrays are no trees.
         """
-        from augury.errors import CorruptError
-
         ensemble.check()
         self._library = library()
         self._handle: Any = None
@@ -187,7 +185,7 @@ def _arrays(ensemble: Ensemble) -> dict[str, NDArray[Any]]:
     import numpy as np
 
     trees = ensemble.trees
-    sizes = [len(tree.left) for tree in trees]
+    sizes = [_size(tree) for tree in trees]
     begin = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     arrays = {
         "tree_begin": begin,
@@ -205,6 +203,21 @@ def _arrays(ensemble: Ensemble) -> dict[str, NDArray[Any]]:
     if (arrays["flags"] & CATEGORICAL).any():
         arrays |= _categories(ensemble, begin)
     return arrays
+
+
+def _size(tree: Tree) -> int:
+    """Nodes of a tree.
+
+    Raises:
+        CorruptError: its arrays have different lengths.
+    """
+    lengths = {len(tree.left), len(tree.right), len(tree.feature), len(tree.threshold)}
+    lengths |= {len(tree.flags), len(tree.value)}
+    if tree.weight is not None:
+        lengths.add(len(tree.weight))
+    if len(lengths) != 1:
+        raise CorruptError(f"a tree's arrays have different lengths: {sorted(lengths)}")
+    return lengths.pop()
 
 
 def _categories(ensemble: Ensemble, begin: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

@@ -180,7 +180,8 @@ def _loss(estimator: Any, num_outputs: int, *, linked: bool) -> Finish:
     Args:
         estimator: a gradient boosting one.
         num_outputs: columns of the margins.
-        linked: whether its regressor applies the loss's link (the older one has no such losses).
+        linked: a HistGradientBoosting one: its regressor applies the loss's link, which the other's
+            losses do not have.
     """
     import numpy as np
     from sklearn.base import is_classifier
@@ -192,7 +193,9 @@ def _loss(estimator: Any, num_outputs: int, *, linked: bool) -> Finish:
         if not classifier:
             values: NDArray[np.float64] = margins[:, 0]
             return np.asarray(loss.link.inverse(values)) if linked else values
-        probabilities: NDArray[np.float64] = loss.predict_proba(margins)
+        # sums over classes depend on the memory order, and the histogram ones' is by column
+        raw = np.asfortranarray(margins) if linked else margins
+        probabilities: NDArray[np.float64] = loss.predict_proba(raw)
         return probabilities[:, 1] if num_outputs == 1 else probabilities
 
     return finish

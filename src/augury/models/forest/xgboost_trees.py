@@ -81,29 +81,37 @@ def _read(learner: Mapping[str, Any]) -> tuple[Ensemble, str]:
     objective = learner["objective"]["name"]
     if objective not in _LINKS:
         raise UnsupportedError(f"its objective is {objective}")
-    model = booster["model"]
     num_outputs = max(int(parameters["num_class"]), int(parameters.get("num_target", 1)), 1)
     if objective == "reg:quantileerror" and num_outputs > 1:
         raise UnsupportedError("it predicts several quantiles, which XGBoost sorts")
-    num_trees = _num_trees(learner, model)
-    outputs = [int(output) for output in model["tree_info"]]
-    # trees that DART scaled; float32 times float32, as the library does
-    scales = np.asarray(model.get("weight_drop") or np.ones(len(outputs)), dtype=np.float32)
-    if not len(model["trees"]) == len(outputs) == len(scales):
-        raise CorruptError(f"{len(model['trees'])} trees, but {len(outputs)} outputs")
-    trees = [
-        _tree(arrays, output, scale)
-        for arrays, output, scale in zip(model["trees"][:num_trees], outputs, scales, strict=False)
-    ]
     initial = _initial(parameters["base_score"], objective, num_outputs)
     return Ensemble(
-        trees=trees,
+        trees=_trees(learner, booster["model"]),
         num_features=int(parameters["num_feature"]),
         num_outputs=num_outputs,
         compare="float32",
         accumulate="float32",
         initial=initial.astype(np.float64),
     ), _LINKS[objective]
+
+
+def _trees(learner: Mapping[str, Any], model: Mapping[str, Any]) -> list[Tree]:
+    """Those that predict; trees that DART scaled, as float32 times float32 like the library."""
+    import numpy as np
+
+    outputs = [int(output) for output in model["tree_info"]]
+    scales = np.ones(len(outputs), dtype=np.float32)
+    if len(model.get("weight_drop", ())):
+        scales = np.asarray(model["weight_drop"], dtype=np.float32)
+    if not len(model["trees"]) == len(outputs) == len(scales):
+        raise CorruptError(f"{len(model['trees'])} trees, but {len(outputs)} outputs")
+    wanted = slice(_num_trees(learner, model))
+    return [
+        _tree(arrays, output, scale)
+        for arrays, output, scale in zip(
+            model["trees"][wanted], outputs[wanted], scales[wanted], strict=True
+        )
+    ]
 
 
 def _num_trees(learner: Mapping[str, Any], model: Mapping[str, Any]) -> int:
