@@ -57,13 +57,11 @@ class CeleryExecutor:
         return self._connected(lambda: self._messages(queue))
 
     def _messages(self, queue: str) -> int:
-        from kombu.exceptions import ChannelError
-
-        channel = self._producer.channel
-        try:
-            return int(channel.queue_declare(queue=queue, passive=True).message_count)
-        except ChannelError:  # no such queue: nobody has sent a thing
-            return 0
+        # declared as workers declare it: kombu cannot look (passively) at keys with a prefix
+        declared = self._producer.channel.queue_declare(
+            queue=queue, durable=True, exclusive=False, auto_delete=False
+        )
+        return int(declared.message_count)
 
     def close(self) -> None:
         """See `Executor.close`."""
