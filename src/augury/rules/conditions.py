@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Literal, override
 from zoneinfo import ZoneInfo
 
-from augury.rules import quantities, texts
+from augury.rules import quantities, regexes, texts
 from augury.rules.addresses import (
     DigitRange,
     Network,
@@ -152,30 +152,12 @@ class Regex(Test):
     expression: str
 
     @cached_property
-    def _compiled(self) -> Any:
-        return compile_regex(self.expression)
+    def _search(self) -> regexes.Search:
+        return regexes.Search([self.expression])
 
     @override
     def check(self, value: Scalar) -> bool:
-        return isinstance(value, str) and self._compiled.search(value) is not None
-
-
-def compile_regex(expression: str) -> Any:
-    """Compiles with RE2.
-
-    Raises:
-        ValueError: not an expression that RE2 understands.
-    """
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = 1 << 20  # bounds the program, and so the work per character
-    try:
-        return re2.compile(expression, options)
-    except re2.error as error:
-        text = error.args[0] if error.args else error
-        raise ValueError(text.decode() if isinstance(text, bytes) else str(text)) from error
+        return isinstance(value, str) and bool(self._search.found(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,12 +352,22 @@ class Every(Test):
         return all(test.check(value) for test in self.tests)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Neither(Test):
     """A scalar that meets none of the tests."""
 
     tests: tuple[Test, ...]
 
+    @cached_property
+    def _texts(self) -> frozenset[str]:
+        return frozenset(test.text for test in self.tests if isinstance(test, EqualsText))
+
+    @cached_property
+    def _others(self) -> tuple[Test, ...]:
+        return tuple(test for test in self.tests if not isinstance(test, EqualsText))
+
     @override
     def check(self, value: Scalar) -> bool:
-        return not any(test.check(value) for test in self.tests)
+        if value.__class__ is str and value in self._texts:
+            return False
+        return not self._others or not any(test.check(value) for test in self._others)

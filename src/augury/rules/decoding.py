@@ -15,25 +15,30 @@ import msgspec
 
 from augury.errors import InvalidError
 from augury.rules.document import read_event, read_real
-from augury.rules.index import IndexNode
+from augury.rules.nodes import IndexNode
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def make_decoders(
     root: IndexNode,
 ) -> tuple[Callable[[bytes], dict[str, Any]], Callable[[bytes], dict[str, Any]]]:
-    """(fast, exact) decoders of the paths below `root`; both refuse what is no JSON object."""
+    """(fast, exact) decoders of the paths below `root`.
+
+    The fast one raises `UNREADABLE` for what `read_whole` may still read; the exact one does that.
+    """
     shape = _shape(root)
     fast = msgspec.json.Decoder(shape)
     # the hook sees only numbers of no declared type, so not those where a path may also go on
     mixed = _has_mixed(root)
     exact = msgspec.json.Decoder(Any if mixed else shape, float_hook=read_real)
-    return _careful(fast.decode), _careful(exact.decode)
+    return fast.decode, _careful(exact.decode)
 
 
 def _has_mixed(node: IndexNode) -> bool:
     """True if some path ends where another one goes on."""
     return any(
-        child.children and (child.index or _has_mixed(child)) for child in node.children.values()
+        child.children and (child.is_asked or _has_mixed(child)) for child in node.children.values()
     )
 
 
@@ -41,7 +46,7 @@ def _careful(decode: Callable[[bytes], Any]) -> Callable[[bytes], dict[str, Any]
     def read(raw: bytes) -> dict[str, Any]:
         try:
             found = decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             found = None
         return found if found.__class__ is dict else read_whole(raw)
 
@@ -66,8 +71,7 @@ def read_whole(raw: bytes | str) -> dict[str, Any]:
 def _shape(node: IndexNode) -> Any:
     """The type of an object at a node: a dict of the members that rules mention."""
     members = {
-        key: Any if child is None or not child.children else _value(child)
-        for key, child in node.keys.items()
+        key: Any if not child.children else _value(child) for key, child in node.keys.items()
     }
     # the functional form is the one that takes any text as a name
     return TypedDict("Shape", members, total=False)  # type: ignore[operator]

@@ -65,9 +65,11 @@ def _value_meets(node: Node, value: Any, event: Mapping[str, Any]) -> bool:
 def field_meets(item: Field, value: Any, event: Mapping[str, Any]) -> bool:
     """True if one of the field's alternatives holds for what the event has at its path."""
     if value is not MISSING and item.tests:
-        for scalar in flat(value):
-            if not isinstance(scalar, Mapping) and any(t.check(scalar) for t in item.tests):
+        if value.__class__ is str:  # as it mostly is
+            if scalar_meets(item, value):
                 return True
+        elif any(scalar_meets(item, v) for v in flat(value) if not isinstance(v, Mapping)):
+            return True
     if not item.quantifiers:
         return False
     leaf = read_leaf(value, event)
@@ -237,8 +239,11 @@ def _agree(chosen: Place, place: Place) -> bool:
     return all(chosen.get(array, element) == element for array, element in place.items())
 
 
-def row_meets(item: Field, value: Scalar) -> bool:
-    """True if the scalar alone meets the field."""
-    if Exists(wanted=True) in item.quantifiers:
-        return True
+def scalar_meets(item: Field, value: Scalar) -> bool:
+    """True if the scalar alone meets one of the field's tests."""
     return any(test.check(value) for test in item.tests)
+
+
+def row_meets(item: Field, value: Scalar) -> bool:
+    """True if a row with this scalar meets the field."""
+    return Exists(wanted=True) in item.quantifiers or scalar_meets(item, value)

@@ -26,10 +26,12 @@ from augury.rules.conditions import (
     InDigits,
     InNetwork,
     InRange,
+    Regex,
     Test,
     Wildcard,
 )
 from augury.rules.postings import Hits, Posting, SortedTexts
+from augury.rules.regexes import GROUP, Search
 from augury.rules.texts import wildcard_matches
 
 _SAFE = 2**53
@@ -382,6 +384,43 @@ class DigitsFinder(ScanFinder):
                     hits.take(posting)
 
 
+class RegexFinder(ScanFinder):
+    """Expressions, searched for in groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._groups: list[tuple[Search, list[Posting]]] | None = None
+
+    @override
+    def posting(self, test: Test) -> Posting:
+        self._groups = None
+        return super().posting(test)
+
+    @override
+    def discard(self, test: Test) -> None:
+        self._groups = None
+        super().discard(test)
+
+    @override
+    def find(self, value: str, hits: Hits) -> None:
+        if self._groups is None:
+            self._groups = self._grouped()
+        for search, postings in self._groups:
+            for index in search.found(value):
+                hits.take(postings[index])
+
+    def _grouped(self) -> list[tuple[Search, list[Posting]]]:
+        pairs = list(self._postings.items())
+        groups = [pairs[start : start + GROUP] for start in range(0, len(pairs), GROUP)]
+        return [
+            (
+                Search([test.expression for test, _ in group if isinstance(test, Regex)]),
+                [posting for _, posting in group],
+            )
+            for group in groups
+        ]
+
+
 def kind_of(test: Test) -> tuple[str, Callable[[], Finder]]:
     """The kind of finder that a test belongs into, by name, and how to make one."""
     if isinstance(test, EqualsText):
@@ -398,14 +437,12 @@ def kind_of(test: Test) -> tuple[str, Callable[[], Finder]]:
 
 
 def _kind_of_search(test: Test) -> tuple[str, Callable[[], Finder]]:
-    if isinstance(test, InRange) and not test.doubles_only:
-        return "range", RangeFinder
     if isinstance(test, InRange):
-        return "double_range", RangeFinder
+        return ("double_range" if test.doubles_only else "range"), RangeFinder
     if isinstance(test, Wildcard):
         return "wildcard", WildcardFinder
     if isinstance(test, InNetwork):
         return "network", NetworkFinder
     if isinstance(test, InDigits):
         return "digits", DigitsFinder
-    return "scan", ScanFinder
+    return ("regex", RegexFinder) if isinstance(test, Regex) else ("scan", ScanFinder)

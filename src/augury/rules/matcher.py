@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from augury.rules.decoding import make_decoders
+from augury.rules.decoding import UNREADABLE, make_decoders, read_whole
 from augury.rules.document import plain_document
 from augury.rules.index import Index
 from augury.rules.pattern import Pattern, compile_pattern
@@ -65,23 +65,26 @@ class Matcher:
         Raises:
             InvalidError: bytes that are no JSON object.
         """
-        if not isinstance(event, bytes):
+        if event.__class__ is not bytes and not isinstance(event, bytes):
             plain = event if event.__class__ is dict else plain_document(event)
             found = self._index.match(plain)
             assert found is not None  # nothing was rounded here
             return found
-        return self._match_bytes(event)
-
-    def _match_bytes(self, raw: bytes) -> set[str]:
         if self._decoders_of != self._index.version:
             self._decoders_of = self._index.version
             self._decode, self._decode_exactly = make_decoders(self._index.root)
         if self._num_blurred < _BLURRED_IN_A_ROW:
-            found = self._index.match(self._decode(raw), exact=False)
+            try:
+                fast = self._decode(event)
+            except UNREADABLE:
+                fast = None
+            if fast.__class__ is not dict:  # no object, or something that only Python reads
+                return self._index.match(read_whole(event))  # type: ignore[return-value]
+            found = self._index.match(fast, exact=False)
             if found is not None:
                 self._num_blurred = 0
                 return found
             self._num_blurred += 1
-        found = self._index.match(self._decode_exactly(raw))
+        found = self._index.match(self._decode_exactly(event))
         assert found is not None  # everything is exact now
         return found

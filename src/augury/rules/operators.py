@@ -11,7 +11,7 @@ from datetime import time
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
-from augury.rules import addresses, quantities, texts
+from augury.rules import addresses, quantities, regexes, texts
 from augury.rules.conditions import (
     Affix,
     Bounds,
@@ -32,7 +32,6 @@ from augury.rules.conditions import (
     TimeOfDay,
     Weekday,
     Wildcard,
-    compile_regex,
 )
 from augury.rules.document import is_list, is_number, is_object, members, only_member
 from augury.rules.limits import (
@@ -118,7 +117,7 @@ def _tests_only(findings: Findings, values: Sequence[tuple[Any, str]]) -> tuple[
             if isinstance(item, Test):
                 found.append(item)
             elif isinstance(item, NoneOf):
-                found.append(Neither(item.tests))
+                found.append(item.neither)
             else:
                 findings.add(path, "an operator that looks at one value at a time", value)
     return tuple(found)
@@ -171,7 +170,7 @@ def _regex(findings: Findings, operand: Any, path: str) -> list[Item]:
         with one_fault(findings, where, "a regular expression of RE2", text):
             if len(text) > MAX_REGEX_CHARS:
                 raise ValueError(f"at most {MAX_REGEX_CHARS:,} characters")
-            compile_regex(text)
+            regexes.check_expression(text)
             found.append(Regex(text))
     return found
 
@@ -323,7 +322,7 @@ def _exists(findings: Findings, operand: Any, path: str) -> list[Item]:
 
 
 def _excluded(findings: Findings, operand: Any, path: str) -> list[Item]:
-    return [NoneOf(_tests_only(findings, _listed(findings, operand, path)))]
+    return [NoneOf(Neither(_tests_only(findings, _listed(findings, operand, path))))]
 
 
 def _all(*, only: bool) -> Reader:

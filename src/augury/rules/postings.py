@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,16 +62,16 @@ class Hits:
         foreign: the event has mappings or sequences that are not dicts and lists.
     """
 
-    __slots__ = ("blurred", "dotted", "exact", "foreign", "maybe", "plain", "rules")
+    # one is made for every event: what is nearly always so costs nothing as a class attribute
+    plain = True
+    blurred = False
+    dotted = False
+    foreign = False
 
-    def __init__(self, *, exact: bool) -> None:
+    def __init__(self, exact: bool) -> None:
         self.rules: set[str] = set()
         self.maybe: list[Entry] = []
-        self.plain = True
         self.exact = exact
-        self.blurred = False
-        self.dotted = False
-        self.foreign = False
 
     def take(self, posting: Posting) -> None:
         """A test was met."""
@@ -87,35 +87,46 @@ class SortedTexts:
     def __init__(self) -> None:
         self.postings: dict[str, Any] = {}
         self._texts: list[str] = []
-        self._chains: dict[str, tuple[tuple[str, Any], ...]] = {}
+        self._chains: dict[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {}
+        self._sizes: list[int] | None = None
 
     def get_or_add(self, text: str, make: Callable[[], Any]) -> Any:
         """What hangs on a text, made if need be."""
         if text not in self.postings:
             self.postings[text] = make()
             insort(self._texts, text)
-            self._chains.clear()
+            self._forget()
         return self.postings[text]
 
     def discard(self, text: str) -> None:
         """Forgets a text."""
         if self.postings.pop(text, None) is not None:
             del self._texts[bisect_left(self._texts, text)]
-            self._chains.clear()
+            self._forget()
 
-    def beginnings(self, value: str) -> Iterator[Any]:
+    def _forget(self) -> None:
+        self._chains.clear()
+        self._sizes = None
+
+    def beginnings(self, value: str) -> Sequence[Any]:
         """What hangs on the texts that begin `value`, the shortest first."""
         index = bisect_right(self._texts, value)
-        if index:
-            last = self._texts[index - 1]
-            for text, posting in self._chains.get(last) or self._chain(last):
-                if not value.startswith(text):
-                    return
-                yield posting
+        if not index:
+            return ()
+        last = self._texts[index - 1]
+        texts, hanging = self._chains.get(last) or self._chain(last)
+        if value.startswith(last):
+            return hanging
+        if not value.startswith(texts[0]):
+            return ()
+        return [item for text, item in zip(texts, hanging, strict=True) if value.startswith(text)]
 
-    def _chain(self, text: str) -> tuple[tuple[str, Any], ...]:
-        sizes = sorted({len(other) for other in self._texts if len(other) <= len(text)})
-        begins = (text[:size] for size in sizes)
-        chain = tuple((part, self.postings[part]) for part in begins if part in self.postings)
+    def _chain(self, text: str) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        """The texts that begin this one, itself included, and what hangs on them."""
+        if self._sizes is None:
+            self._sizes = sorted({len(other) for other in self._texts})
+        begins = (text[:size] for size in self._sizes if size <= len(text))
+        texts = tuple(part for part in begins if part in self.postings)
+        chain = texts, tuple(self.postings[part] for part in texts)
         self._chains[text] = chain
         return chain

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, override
 
 from augury.rules import quantities
-from augury.rules.conditions import Bounds, Scalar, Test
+from augury.rules.conditions import Bounds, Neither, Scalar, Test
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "nothing"})()
 
@@ -62,6 +62,10 @@ class Quantifier:
         """True if the field meets the condition."""
         raise NotImplementedError
 
+    def holds_scalar(self, value: Scalar, event: Mapping[str, Any]) -> bool:
+        """The same for a field that holds just one scalar."""
+        return self.holds(Leaf(present=True, scalars=[value], event=event))
+
 
 @dataclass(frozen=True, slots=True)
 class Exists(Quantifier):
@@ -73,18 +77,29 @@ class Exists(Quantifier):
     def holds(self, leaf: Leaf) -> bool:
         return leaf.present is self.wanted
 
+    @override
+    def holds_scalar(self, value: Scalar, event: Mapping[str, Any]) -> bool:
+        return self.wanted
+
 
 @dataclass(frozen=True, slots=True)
 class NoneOf(Quantifier):
     """The field is there, and nothing that it holds meets any of the tests."""
 
-    tests: tuple[Test, ...]
+    neither: Neither
+
+    @property
+    def tests(self) -> tuple[Test, ...]:
+        """What nothing may meet."""
+        return self.neither.tests
 
     @override
     def holds(self, leaf: Leaf) -> bool:
-        return leaf.present and not any(
-            test.check(value) for value in leaf.scalars for test in self.tests
-        )
+        return leaf.present and all(map(self.neither.check, leaf.scalars))
+
+    @override
+    def holds_scalar(self, value: Scalar, event: Mapping[str, Any]) -> bool:
+        return self.neither.check(value)
 
 
 @dataclass(frozen=True, slots=True)
