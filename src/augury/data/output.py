@@ -167,6 +167,7 @@ class PartWriter:
         data_page_version: str,
         dictionary_columns: Sequence[str],
     ) -> None:
+        import pyarrow as pa
         from pyarrow import parquet as pq
 
         self.num_rows = 0
@@ -176,8 +177,11 @@ class PartWriter:
         self._waiting: list[pa.RecordBatch] = []
         self._num_waiting = 0
         with space_errors(path):
+            # our own: the library forgets to close the file when the disk is full, and a deleted
+            # file that is open goes on filling it
+            self._file = pa.OSFile(str(path), "wb")
             self._writer = pq.ParquetWriter(
-                path,
+                self._file,
                 schema,
                 compression=codec,
                 version="2.6",
@@ -209,17 +213,24 @@ class PartWriter:
             self._writer.write_table(table, row_group_size=self._row_group_rows)
 
     def close(self) -> None:
-        """Writes what is left and the footer."""
-        if self._num_waiting:
-            self._flush()
-        with space_errors(self._path):
-            self._writer.close()
+        """Writes what is left and the footer; the file is closed even if that fails."""
+        try:
+            if self._num_waiting:
+                self._flush()
+            with space_errors(self._path):
+                self._writer.close()
+                self._file.close()
+        except BaseException:
+            self.abandon()
+            raise
 
     def abandon(self) -> None:
         """Closes the file without finishing it, after an error; never raises."""
         self._waiting = []
         with suppress(Exception):  # the file is thrown away; the first error counts
             self._writer.close()
+        with suppress(Exception):
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,19 @@ def test_a_multiclass_model_gives_the_class_and_all_probabilities() -> None:
     assert table["probabilities"].to_pylist() == scores.tolist()
     assert table.schema.field("probabilities").type.list_size == 3
     assert columns(Task.MULTICLASS, np.empty((0, 3)), "x", "y", "z").num_rows == 0
+
+
+@pytest.mark.parametrize("num_rows", [5, 5_000])
+def test_a_full_disk_leaves_no_file_open(tmp_path: Path, num_rows: int) -> None:
+    """Whether the rows fill a row group (written at once) or wait for the close."""
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    table = pa.table({"x": [float(number) for number in range(num_rows)]})
+    with (
+        pytest.raises(LimitError),
+        PartWriter(full, table.schema, **{**SETTINGS, "row_group_rows": 1_000}) as writer,
+    ):
+        for batch in table.to_batches():
+            writer.write(batch.columns)
+    opened = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    assert "/dev/full" not in opened
