@@ -19,6 +19,7 @@ from augury import clock, telemetry
 from augury.errors import UnavailableError
 from augury.execution import warmup
 from augury.execution.celery_executor import CeleryExecutor
+from augury.execution.celery_loop import LoopWatch
 from augury.execution.messages import TASK, transport_options
 from augury.execution.worker import QUEUES, Worker
 from augury.settings import Settings
@@ -26,7 +27,6 @@ from augury.storage.database import Database
 
 _log = logging.getLogger(__name__)
 _LONGEST_WAIT_S = 5.0
-_STOP_LOOK_S = 0.2
 # two lines for every wake-up say less than the worker's own
 _CHATTY = ("celery.worker.strategy", "celery.app.trace")
 
@@ -181,10 +181,7 @@ def _on_init(sender: Any, **_: object) -> None:
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def _on_ready(sender: Any, **_: object) -> None:
-    timer = sender.timer
-    if timer is not None:
-        # the event loop looks whether to stop only when something happens: let something happen
-        timer.call_repeatedly(_STOP_LOOK_S, lambda: None)
+    LoopWatch(sender).start()
     on_ready, _process.on_ready = _process.on_ready, lambda: None
     on_ready()
 
