@@ -129,10 +129,10 @@ def test_every_kind_is_listed_shown_and_deleted(cli: Cli) -> None:
         assert f"no {noun[:-1]} named '{name}'" in gone.err
 
 
-def test_rules_and_schedules_are_switched(cli: Cli) -> None:
+def test_resources_are_switched(cli: Cli) -> None:
     cli.write("a.yaml", _DOCUMENT)
     cli.ok("apply", "-f", "a.yaml")
-    for noun, name in (("rules", "arrivals"), ("schedules", "daily")):
+    for noun, name in (("rules", "arrivals"), ("schedules", "daily"), ("sources", "landing")):
         assert "disabled (updated, version 2)" in cli.ok(noun, "disable", name)
         assert cli.json(noun, "show", name)["enabled"] is False
         assert "enabled (updated, version 3)" in cli.ok(noun, "enable", name)

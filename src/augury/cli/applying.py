@@ -37,10 +37,11 @@ def apply(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Creates or updates the models, sources, schedules, jobs and rules that documents name.
+    """Creates or updates what documents name.
 
-    All or nothing, and idempotent: what is as it should be stays as it is. Relative paths are
-    relative to the document. What documents do not name is left alone.
+    Models, sources, schedules, jobs and rules. All or nothing, and idempotent: what is as it
+    should be stays as it is. Relative paths are relative to the document. What documents do not
+    name is left alone.
     """
     with open_engine() as engine:
         result = engine.apply(_entries(files), dry_run=dry_run)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from augury.cli.context import Json, Limit, given_json, open_engine, read_text
-from augury.cli.output import echo, example, note, print_fields, print_json, print_list, print_table
+from augury.cli.output import (
+    echo,
+    example,
+    flush,
+    note,
+    print_fields,
+    print_json,
+    print_list,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from augury.engine import Engine
@@ -57,7 +66,7 @@ def publish(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Publishes events and prints their ids, once they are durable on the bus."""
+    """Publishes events; prints their ids once they are durable."""
     if (event_type is None) == (file is None):
         raise typer.BadParameter("expected a TYPE, or --file with whole events")
     from augury.events.envelope import new_event, parse_event
@@ -188,5 +197,6 @@ def tail(event_type: TypeFilter = None, source: SourceFilter = None, as_json: Js
                 else:
                     echo(f"{shown(event.accepted_at)}  {event.position:>8}  {event.type}  "
                          f"{event.subject or event.event_id}")  # fmt: skip
+            flush()
             after = max([event.position for event in found], default=after or 0)
             clock.sleep_s(_POLL_S)

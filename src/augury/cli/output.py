@@ -24,6 +24,11 @@ def echo(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def flush() -> None:
+    """Shows what was echoed now: a pipe would keep it until there is more."""
+    sys.stdout.flush()
+
+
 def note(text: str) -> None:
     """A line that is no result, on stderr."""
     sys.stderr.write(f"{text}\n")

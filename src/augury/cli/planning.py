@@ -51,10 +51,10 @@ def plan(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Shows mode, model, shards and rows of a run, and every fault of its input. Runs nothing.
+    """Shows what a run would do, without running it.
 
-    Only footers are read. Exits with 1 if the run would fail: columns that are missing or do not
-    fit are all named.
+    Mode, model, shards and rows, and every fault of its input. Only footers are read. Exits
+    with 1 if the run would fail: columns that are missing or do not fit are all named.
     """
     fields = {
         "input": inputs or None,

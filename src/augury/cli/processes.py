@@ -33,9 +33,10 @@ def up(
     host: Annotated[str | None, typer.Option(help="Address of the API.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Starts everything under AUGURY_HOME, until Ctrl-C (twice: at once).
+    """Starts everything under AUGURY_HOME, until Ctrl-C.
 
-    Valkey, API, router, sources, sweeper, relay and workers; one that dies is started again.
+    Valkey, API, router, sources, sweeper, relay and workers; one that dies is started again. The
+    first Ctrl-C lets them finish what they hold, the second stops them at once.
     """
     from augury.processes.up import up as run
 
@@ -55,28 +56,28 @@ def api(
 
 
 def router() -> None:
-    """Routes events to runs, until stopped; any number may run."""
+    """Routes events to runs, until stopped."""
     from augury.processes.main import run_router
 
     run_router(load_settings())
 
 
 def sources() -> None:
-    """Watches objects and clocks, until stopped; any number may run."""
+    """Watches objects and clocks, until stopped."""
     from augury.processes.main import run_sources
 
     run_sources(load_settings())
 
 
 def sweeper() -> None:
-    """Expires leases and wakes workers, until stopped; any number may run."""
+    """Expires leases and wakes workers, until stopped."""
     from augury.processes.main import run_sweeper
 
     run_sweeper(load_settings())
 
 
 def relay() -> None:
-    """Sends Augury's own events to the bus, until stopped; any number may run."""
+    """Sends Augury's own events to the bus, until stopped."""
     from augury.processes.main import run_relay
 
     run_relay(load_settings())
@@ -86,16 +87,17 @@ def worker(
     name: Annotated[str, typer.Option(help="Name of the worker, for logs.")] = "worker",
     queues: Annotated[str, typer.Option(help="Queues to serve, separated by commas.")] = _QUEUES,
 ) -> None:
-    """Scores what it is woken for, until stopped; one process is one worker."""
+    """Scores what it is woken for; one process is one worker."""
     from augury.processes.main import run_worker
 
     run_worker(load_settings(), name=name, queues=queues)
 
 
 def doctor(as_json: Json = False) -> None:
-    """Checks settings, connections, versions and what makes promises unsafe. Changes nothing.
+    """Looks for what is wrong with this installation.
 
-    Exits with 1 if there is a problem; advice alone is no problem.
+    Settings, connections, versions, and what makes promises unsafe; nothing is changed. Exits
+    with 1 if there is a problem; advice alone is no problem.
     """
     from augury.engine import diagnose
     from augury.engine.views import view

@@ -22,7 +22,7 @@ _HELPS = {
     "schedule": "Clocks that tick as events.",
     "source": "Watches objects and clocks; with a command: what is watched.",
 }
-_SWITCHED = ("rule", "schedule")
+_SWITCHED = ("rule", "schedule", "source")
 _COLUMNS: dict[str, dict[str, Callable[[Resource], object]]] = {
     "rule": {"actions": lambda rule: len(rule.spec["actions"]), "enabled": lambda r: r.enabled},
     "job": {

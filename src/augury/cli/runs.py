@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from augury.cli.context import Json, Limit, open_engine
-from augury.cli.output import echo, example, note, print_fields, print_json, print_list, shown
+from augury.cli.output import (
+    echo,
+    example,
+    flush,
+    note,
+    print_fields,
+    print_json,
+    print_list,
+    shown,
+)
 
 if TYPE_CHECKING:
     from augury.engine import Engine
@@ -67,7 +76,10 @@ def start(
     watch_it: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Starts a run of a job and prints its id; options override the job's values."""
+    """Starts a run of a job; prints its id.
+
+    Options override the job's values for this run.
+    """
     from augury.engine.requests import run_request
     from augury.resources.documents import Entry
 
@@ -90,6 +102,7 @@ def start(
             request.job, request.overrides(), idempotency_key=idempotency_key
         )
         _told(run, created=created, as_json=as_json)
+        flush()
         if watch_it:
             _follow(engine, run.id, as_json=as_json)
 
@@ -167,7 +180,7 @@ def _seconds(run: Run) -> float | None:
 
 
 def show(run: RunName, as_json: Json = False) -> None:
-    """Everything about one run; with --json its plan and manifest, too."""
+    """Everything about one run; --json adds plan and manifest."""
     import msgspec
 
     from augury.engine.views import run_view
@@ -220,7 +233,7 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Until the run is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What Augury did to a run, oldest first; one JSON object a line with --json."""
+    """What Augury did to a run, oldest first."""
     from augury import clock
     from augury.engine.views import view
     from augury.jobs.logs import read
@@ -237,6 +250,7 @@ def logs(
                     print_json(view(line))
                 else:
                     echo(f"{shown(line.at)}  {line.level:<7}  {line.message}")
+            flush()
             after = lines[-1].id if lines else after
             if not lines and (found.is_finished or not follow):
                 return
@@ -259,7 +273,7 @@ def cancel(run: RunName, as_json: Json = False) -> None:
 
 
 def delete(run: RunName, as_json: Json = False) -> None:
-    """Takes a run that is over out of all listings; its output stays."""
+    """Takes a run that is over out of all listings."""
     with open_engine() as engine:
         found = engine.delete_run(run)
     _settled(found, as_json=as_json)

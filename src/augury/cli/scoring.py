@@ -53,7 +53,7 @@ def score(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Scores files with a model's file, in this process: no engine, no services, no registry.
+    """Scores files in this process: no engine, no services.
 
     Writes part-*.parquet and, last, _manifest.json into the output. The same call again writes the
     same bytes. With --json prints one line.

@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(as_json: Json = False) -> None:
-    """How far the router is behind, workers, queues, runs by state, events by outcome."""
+    """Shows how busy everything is: bus, workers, queues, runs, events."""
     from augury.engine.status import status as status_of
 
     with open_engine() as engine:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from augury import clock
-from augury.cli.output import echo, note, print_json, style_of
+from augury.cli.output import echo, flush, note, print_json, style_of
 from augury.engine.views import run_view
 from augury.jobs.runs import Run, get_run, list_runs
 
@@ -72,7 +72,7 @@ def _tell_steps(run: Run, look: Callable[[str], Run], tell: Callable[[Run], None
         step = (run.state.value, _percent(run) // _STEP_PERCENT)
         if step != told:
             tell(run)
-            sys.stdout.flush()
+            flush()
             told = step
         if run.is_finished:
             return run
