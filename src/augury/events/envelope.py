@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -27,6 +27,7 @@ LONGEST_ATTRIBUTE_BYTES = 1024
 _ATTRIBUTES = (
     "source", "id", "type", "subject", "time", "datacontenttype", "dataschema",
 )  # fmt: skip
+_NOT_EXTENSIONS = frozenset({"specversion", "data", "data_base64", *_ATTRIBUTES})
 _REQUIRED = ("source", "id", "type")
 _EXTENSION_NAME = re.compile(r"[a-z0-9]{1,64}\Z")  # up to 20 is the spec's advice only
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -109,10 +110,11 @@ def parse_event(
         InvalidError: with every fault found.
     """
     document = _decode(raw, max_bytes)
+    extensions = [name for name in document if name not in _NOT_EXTENSIONS]
     faults = [
         *_required_faults(document),
         *_optional_faults(document),
-        *_extension_faults(document),
+        *_extension_faults(document, extensions),
     ]
     if faults:
         raise InvalidError("not a valid CloudEvent", faults=faults)
@@ -127,12 +129,12 @@ def parse_event(
         time=clock.parse(time) if time else None,
         datacontenttype=document.get("datacontenttype"),
         dataschema=document.get("dataschema"),
-        extensions={name: document[name] for name in _extension_names(document)},
+        extensions={name: document[name] for name in extensions},
     )
 
 
 def _decode(raw: bytes | str | Mapping[str, Any], max_bytes: int) -> Mapping[str, Any]:
-    text = _encode(raw) if isinstance(raw, Mapping) else raw
+    text = raw if isinstance(raw, bytes | str) else _encode(raw)
     size_bytes = len(text.encode() if isinstance(text, str) else text)
     if size_bytes > max_bytes:
         raise InvalidError(
@@ -140,13 +142,13 @@ def _decode(raw: bytes | str | Mapping[str, Any], max_bytes: int) -> Mapping[str
             "put the payload into object storage and send its URI",
             size_bytes=size_bytes,
         )
-    if isinstance(raw, Mapping):
+    if not isinstance(raw, bytes | str):
         return raw
     try:
         document: Any = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidError(f"not JSON: {error}") from error
-    if not isinstance(document, Mapping):
+    if not isinstance(document, dict):
         raise InvalidError(f"expected a JSON object, found {type(document).__name__}")
     return document
 
@@ -200,14 +202,9 @@ def _is_base64(found: object) -> bool:
         return False
 
 
-def _extension_names(document: Mapping[str, Any]) -> list[str]:
-    known = {"specversion", "data", "data_base64", *_ATTRIBUTES}
-    return [name for name in document if name not in known]
-
-
-def _extension_faults(document: Mapping[str, Any]) -> list[Fault]:
+def _extension_faults(document: Mapping[str, Any], names: Iterable[str]) -> list[Fault]:
     faults = []
-    for name in _extension_names(document):
+    for name in names:
         value = document[name]
         if not _EXTENSION_NAME.match(name):
             faults.append(
