@@ -204,7 +204,7 @@ def is_numeric(item: Test | Quantifier) -> bool:
     return isinstance(item, EqualsNumber | InRange | InDigits | Size | DurationTest)
 
 
-# --- walking ---------------------------------------------------------------------------------------
+# --- walking -------------------------------------------------------------------------------------
 
 
 def steps_of(names: list[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
