@@ -180,14 +180,18 @@ class PartWriter:
             # our own: the library forgets to close the file when the disk is full, and a deleted
             # file that is open goes on filling it
             self._file = pa.OSFile(str(path), "wb")
-            self._writer = pq.ParquetWriter(
-                self._file,
-                schema,
-                compression=codec,
-                version="2.6",
-                data_page_version=data_page_version,
-                use_dictionary=list(dictionary_columns),
-            )
+            try:
+                self._writer = pq.ParquetWriter(
+                    self._file,
+                    schema,
+                    compression=codec,
+                    version="2.6",
+                    data_page_version=data_page_version,
+                    use_dictionary=list(dictionary_columns),
+                )
+            except BaseException:
+                self._file.close()
+                raise
 
     def write(self, columns: Sequence[pa.Array]) -> None:
         """Appends a batch: one array a field of the schema, all of one length."""
