@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,21 @@ def write_file(path: Path, num_rows: int, *, seed: int = 0, row_group_rows: int 
 
 def train_model(folder: Path, *, num_trees: int = 10, depth: int = 4) -> Path:
     """An XGBoost model of the label, and a sample of its input beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.ubj").write_bytes(_trained(num_trees, depth))
+    pq.write_table(make_rows(100, seed=99).select([*FEATURES]), folder / "sample.parquet")
+    return folder / "model.ubj"
+
+
+@cache
+def _trained(num_trees: int, depth: int) -> bytes:
     import xgboost
 
-    folder.mkdir(parents=True, exist_ok=True)
     rows = make_rows(2_000, seed=99)
     matrix = np.column_stack([rows[name].to_numpy() for name in FEATURES])
     data = xgboost.DMatrix(matrix, rows["label"].to_numpy(), feature_names=list(FEATURES))
     parameters = {"objective": "binary:logistic", "max_depth": depth, "seed": 1, "nthread": 2}
-    xgboost.train(parameters, data, num_trees).save_model(folder / "model.ubj")
-    pq.write_table(rows.select([*FEATURES]).slice(0, 100), folder / "sample.parquet")
-    return folder / "model.ubj"
+    return bytes(xgboost.train(parameters, data, num_trees).save_raw("ubj"))
 
 
 class Scored:

@@ -20,14 +20,14 @@ from augury.storage import tables
 pytestmark = pytest.mark.slow
 type Start = Callable[..., Augury]
 
-NUM_ROWS = 120_000
-SHARD_ROWS = 10_000
+NUM_ROWS = 600_000
+SHARD_ROWS = 50_000
 NUM_SHARDS = NUM_ROWS // SHARD_ROWS
 
 
 def _slow_world(augury: Augury, **job: Any) -> Scored:
-    """A model of so many trees that one shard takes about a third of a second."""
-    world = Scored(augury, num_trees=1500, depth=6)
+    """A model of so many trees that one shard takes about a quarter of a second."""
+    world = Scored(augury, num_trees=300, depth=6)
     world.apply(mode="distributed", target_shard_rows=SHARD_ROWS, **job)
     return world
 

@@ -21,9 +21,9 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scored]:
     """An installation whose model takes seconds for the input `in/big.parquet`."""
     augury = Augury(tmp_path_factory.mktemp("runs"), workers=2)
     augury.up()
-    world = Scored(augury, num_trees=2500, depth=6)
-    world.apply(mode="distributed", target_shard_rows=20_000)
-    write_file(world.folder / "in" / "big.parquet", 200_000, seed=5, row_group_rows=10_000)
+    world = Scored(augury, num_trees=300, depth=6)
+    world.apply(mode="distributed", target_shard_rows=100_000)
+    write_file(world.folder / "in" / "big.parquet", 1_600_000, seed=5, row_group_rows=50_000)
     yield world
     try:
         world.until_routed()
@@ -69,13 +69,15 @@ def test_cancel_stops_the_work_within_two_seconds(slow: Scored, mode: str) -> No
 
 
 def test_cancel_of_an_accepted_run(slow: Scored) -> None:
-    blocker = [_start(slow) for _ in range(2)]
+    """Nobody works on it yet: it is over at once."""
+    busy = [_start(slow, "--mode", "batch") for _ in range(2)]
+    for run_id in busy:
+        slow.augury.until(lambda r=run_id: _row(slow, r).rows_done, "both workers are busy")
     waiting = _start(slow, "--mode", "batch")
-    assert slow.augury.run("runs", "cancel", waiting).returncode == 0
-    assert _over(slow, waiting).state == "CANCELED"
-    for run_id in blocker:
-        slow.augury.run("runs", "cancel", run_id)
+    for run_id in (waiting, *busy):
+        assert slow.augury.run("runs", "cancel", run_id).returncode == 0
         assert _over(slow, run_id).state == "CANCELED"
+    assert _row(slow, waiting).time_started is None
 
 
 def test_maximum_runtime(slow: Scored) -> None:
@@ -92,7 +94,7 @@ def test_maximum_runtime(slow: Scored) -> None:
 
 
 def test_three_modes_give_the_same_bytes_in_different_ways(slow: Scored) -> None:
-    write_file(slow.folder / "in" / "small.parquet", 40_000, seed=6, row_group_rows=5_000)
+    write_file(slow.folder / "in" / "small.parquet", 400_000, seed=6, row_group_rows=50_000)
     modes = ("mini_batch", "batch", "distributed")
     runs = {mode: _over(slow, _start(slow, "--mode", mode, rows="small.parquet")) for mode in modes}
     assert [run.state for run in runs.values()] == ["SUCCEEDED"] * 3
@@ -152,17 +154,17 @@ def test_watch_follows_to_the_end(slow: Scored) -> None:
     assert done.returncode == 0, done.stderr
     assert "SUCCEEDED" in done.stdout + done.stderr
     logs = slow.augury.run("runs", "logs", run_id)
-    assert "Scoring 200000 rows" in logs.stdout
+    assert "Scoring 1600000 rows" in logs.stdout
 
 
 def test_score_needs_no_service(slow: Scored) -> None:
     command = ["score", "--model", "model/model.ubj", "--input", "in/small.parquet"]
-    write_file(slow.folder / "in" / "small.parquet", 40_000, seed=6, row_group_rows=5_000)
+    write_file(slow.folder / "in" / "small.parquet", 400_000, seed=6, row_group_rows=50_000)
     done = slow.augury.run(*command, "--output", "scored/", "--json", timeout_s=120)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     said = json.loads(line)
-    assert (said["rows_in"], said["rows_predicted"], said["rows_rejected"]) == (40_000, 40_000, 0)
+    assert (said["rows_in"], said["rows_predicted"], said["rows_rejected"]) == (400_000, 400_000, 0)
     assert said["rows_per_second"] > 0
     assert said["peak_rss_bytes"] > 10_000_000
     assert "xgboost" in said["backend"]

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 _SERVICES = ("api", "router", "sources", "sweeper", "relay", "worker")
-NUM_ROWS = 60_000
+NUM_ROWS = 480_000
 NUM_SHARDS = 12
 
 
@@ -228,7 +228,7 @@ def _document(store: ObjectStore) -> dict[str, Any]:
 
 
 def test_the_compose_file_as_processes(cluster: Cluster, store: ObjectStore) -> None:
-    train_model(cluster.folder / "model", num_trees=800, depth=6)
+    train_model(cluster.folder / "model", num_trees=300, depth=6)
     cluster.until(lambda: _is_healthy(cluster), "the API is healthy")
     (cluster.folder / "augury.yaml").write_text(yaml.safe_dump(_document(store)))
     applied = cluster.cli("apply", "-f", "augury.yaml")
