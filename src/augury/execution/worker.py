@@ -104,6 +104,8 @@ class Worker:
         self._pulse = Pulse(database.url, self.id, settings.heartbeat_s)
         self._draining = threading.Event()
         self._drained_s = 0.0
+        self._turn_until_s = 0.0
+        self._is_doubtful = False
 
     # --- its life ---------------------------------------------------------------------------------
 
@@ -175,9 +177,20 @@ class Worker:
             if self._take_turn(queue) and self._is_ready((queue,)):
                 self._wake(queue)
         except UnavailableError as error:
+            self._is_doubtful = True
             _log.warning(
                 "gave up for now: %s", error, extra={"action": "serve_failed", "queue": queue}
             )
+        while self._is_doubtful and not self._is_out_of_time():
+            self._settle_doubts()
+
+    def _settle_doubts(self) -> None:
+        """The database was away: perhaps it gave something that this worker does not know of."""
+        try:
+            self._recover()
+            self._is_doubtful = False
+        except UnavailableError:
+            clock.sleep_s(_LONGEST_PAUSE_S / 2)
 
     def _recover(self) -> None:
         """Between two calls nothing is in hand; what the ledger thinks is, was lost on the way."""
@@ -188,7 +201,7 @@ class Worker:
 
     def _take_turn(self, queue: str) -> bool:
         """Until nothing is ready; True if time is up before."""
-        until_s = clock.monotonic_s() + _TURN_S
+        until_s = self._turn_until_s = clock.monotonic_s() + _TURN_S
         while not self.is_draining:
             item = self._claim((queue,))
             if item is None:
@@ -205,10 +218,22 @@ class Worker:
             if not item.is_shard:
                 item = self._plan(item)
                 continue
-            finished = self._score(item)
-            if item.queue not in HELD_MODES or (finished is not None and finished.is_last):
-                return
-            item = self._next_shard(item)
+            finished, following = self._score(item)
+            is_over = item.queue not in HELD_MODES or (finished is not None and finished.is_last)
+            item = following if following is not None or is_over else self._next_shard(item)
+
+    def _goes_on(self, item: WorkItem) -> bool:
+        """Whether the run's next shard may be claimed together with this one's report.
+
+        That saves a transaction per shard; but when others should have their turn, it waits.
+        """
+        if self.is_draining:
+            return False
+        if item.queue == Mode.DISTRIBUTED:
+            return clock.monotonic_s() < self._turn_until_s
+        if item.queue == Mode.BATCH and Mode.MINI_BATCH in self.queues:
+            return not self._is_ready((Mode.MINI_BATCH,))
+        return True
 
     def _next_shard(self, before: WorkItem) -> WorkItem | None:
         """The next shard of the same run; None (and anybody may go on with it) if none is ready."""
@@ -256,18 +281,32 @@ class Worker:
             self._announcer.tell()
         return stored.shard
 
-    def _score(self, item: WorkItem) -> Finished | None:
-        """Scores a shard, and commits the run with its last one; None if it is not done."""
+    def _score(self, item: WorkItem) -> tuple[Finished | None, WorkItem | None]:
+        """Scores a shard, and commits the run with its last one.
+
+        Returns:
+            What it led to, None if it is not done; and the run's next shard, if it was claimed.
+        """
         result = self._attempt(item, self._scoring.score)
         if result is None:
-            return None
-        finished = self._report(
-            item,
-            lambda connection: coordinator.finish_shard(self._database, connection, item, result),
-        )
-        if finished is not None:
-            self._follow_up(item, finished)
-        return finished
+            return None, None
+        goes_on = self._goes_on(item)
+
+        def report(connection: sa.Connection) -> tuple[Finished, WorkItem | None]:
+            finished = coordinator.finish_shard(self._database, connection, item, result)
+            if finished.is_last or not goes_on:
+                return finished, None
+            # of the same run, whose row this transaction has: two rows could deadlock
+            following = work.claim(
+                self._database, connection, self.id, (item.queue,), run_id=item.run_id
+            )
+            return finished, following
+
+        found = self._report(item, report)
+        if found is None:
+            return None, None
+        self._follow_up(item, found[0])
+        return found
 
     def _follow_up(self, item: WorkItem, finished: Finished) -> None:
         if finished.is_last:
@@ -275,7 +314,8 @@ class Worker:
         for queue, count in finished.opened.items():
             if count > 1:  # one is for this worker
                 self._wake(queue, count - 1)
-        self._announcer.tell()
+        if finished.is_last or finished.is_news:
+            self._announcer.tell()
 
     def _advance(self, run_id: str) -> None:
         try:
@@ -334,6 +374,7 @@ class Worker:
             try:
                 return self._database.transact(report)
             except UnavailableError as error:
+                self._is_doubtful = True
                 if self._is_out_of_time():
                     raise
                 _log.warning("report waits: %s", error, extra={"action": "report_waits"})

@@ -24,6 +24,8 @@ from augury.storage.tables import runs, work
 
 MANIFEST_KEY = "_manifest.json"
 PROGRESS_PERCENTS = (25, 50, 75)
+# plan and manifest name every file, which may be megabytes; every report reads the rest
+SHORT_COLUMNS = [column for column in runs.c if column.name not in {"plan", "manifest"}]
 
 _EVENT_TYPES = {
     RunState.ACCEPTED: EventType.RUN_ACCEPTED,
@@ -43,8 +45,8 @@ _ENDS_OPEN_WORK = frozenset({RunState.FAILED, RunState.CANCELING, RunState.CANCE
 
 
 def lock_run(database: Database, connection: sa.Connection, run_id: str) -> Any:
-    """The run's row, locked until commit; None if there is none."""
-    select = sa.select(runs).where(runs.c.id == run_id)
+    """The run's `SHORT_COLUMNS`, locked until commit; None if there is none."""
+    select = sa.select(*SHORT_COLUMNS).where(runs.c.id == run_id)
     return connection.execute(database.lock_rows(select)).one_or_none()
 
 
@@ -84,7 +86,7 @@ def transition(
     if to is RunState.SUCCEEDED:
         values["cleaned_at"] = sa.case((_was_interrupted(run_id), None), else_=_now())
     changed = connection.execute(
-        sa.update(runs).where(*_conditions(run_id, to)).values(**values).returning(*runs.c)
+        sa.update(runs).where(*_conditions(run_id, to)).values(**values).returning(*SHORT_COLUMNS)
     ).one_or_none()
     if changed is None:
         return False

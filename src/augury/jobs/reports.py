@@ -19,7 +19,13 @@ import sqlalchemy as sa
 from augury import clock, ids
 from augury.bus.outbox import emit
 from augury.jobs import logs
-from augury.jobs.lifecycle import PROGRESS_PERCENTS, lock_run, progress_event, transition
+from augury.jobs.lifecycle import (
+    PROGRESS_PERCENTS,
+    SHORT_COLUMNS,
+    lock_run,
+    progress_event,
+    transition,
+)
 from augury.jobs.runs import close_canceled
 from augury.jobs.spec import Mode
 from augury.jobs.states import CANCELABLE, RunState, WorkState
@@ -80,11 +86,14 @@ class Finished:
 
     Attributes:
         is_last: True if all shards of the run are in.
+        shards_total: shards of the run.
+        is_news: True if events were emitted.
         opened: shards that became ready, by queue.
     """
 
     is_last: bool
     shards_total: int
+    is_news: bool
     opened: Mapping[str, int]
 
 
@@ -187,14 +196,19 @@ def finish_shard(
     """
     run = _reporting(database, connection, item)
     before = _close(connection, item, state=WorkState.DONE, result=result, rows_done=rows_done)
-    changed = _count_rows(
+    changed, is_news = _count_rows(
         database, connection, run.id, rows_done - before, shards_done=runs.c.shards_done + 1
     )
     is_last = changed.shards_done == changed.shards_total
     opened = {} if is_last else open_window(connection, run.id, run.spec["max_concurrency"])
     if is_last and run.mode in HELD_MODES:
         set_host(connection, run.id, None)
-    return Finished(is_last=is_last, shards_total=changed.shards_total, opened=opened)
+    return Finished(
+        is_last=is_last,
+        shards_total=changed.shards_total,
+        is_news=is_news,
+        opened=opened,
+    )
 
 
 def report_progress(
@@ -215,13 +229,17 @@ def report_progress(
 
 def _count_rows(
     database: Database, connection: sa.Connection, run_id: str, more: int, **values: Any
-) -> Any:
-    """Adds to a run's rows; tells of each quarter once, however often rows are counted again."""
+) -> tuple[Any, bool]:
+    """Adds to a run's rows; tells of each quarter once, however often rows are counted again.
+
+    Returns:
+        The run's row, and whether there was something to tell.
+    """
     changed = connection.execute(
         sa.update(runs)
         .where(runs.c.id == run_id)
         .values(rows_done=runs.c.rows_done + more, **values)
-        .returning(*runs.c)
+        .returning(*SHORT_COLUMNS)
     ).one()
     passed = [
         percent
@@ -234,7 +252,7 @@ def _count_rows(
             sa.update(runs).where(runs.c.id == run_id).values(progress_announced=passed[-1])
         )
         emit(database, connection, [progress_event(changed, percent) for percent in passed])
-    return changed
+    return changed, bool(passed)
 
 
 # --- committed ------------------------------------------------------------------------------------

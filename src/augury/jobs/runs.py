@@ -214,7 +214,7 @@ def cancel(database: Database, connection: sa.Connection, run_id: str) -> Run:
     row = lock_run(database, connection, get_run(connection, run_id).id)
     state = RunState(row.state)
     if state in (RunState.CANCELING, RunState.CANCELED):
-        return run_of(row)
+        return get_run(connection, row.id)
     if state not in CANCELABLE or row.time_committed is not None:
         what = "is committed" if row.time_committed is not None else f"has ended: {state}"
         raise ConflictError(f"too late to cancel: run {row.id} {what}", run_id=row.id, state=state)
