@@ -217,6 +217,21 @@ def test_watch_ends_with_the_run(scored: Cli, state: RunState, code: int) -> Non
     assert any(line.startswith(f"{run} {state}") for line in lines)
 
 
+def test_a_terminal_sees_progress(scored: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
+    run = scored.ok("runs", "start", "score").strip()
+    ending = threading.Timer(0.5, _end, (scored, run, RunState.SUCCEEDED))
+    ending.start()
+    out = scored.ok("runs", "watch", run)
+    ending.join()
+    assert "1000/1000" in out
+    assert "SUCCEEDED" in out
+    said = scored.run("score", "--model", "m.ubj", "--input", "in/", "--output", "o2", "--json")
+    assert json.loads(said.out)["rows_in"] == 1000
+    assert scored.run("audit", "--shallow").out
+
+
 def test_watch_tells_steps_as_json(scored: Cli) -> None:
     run = scored.ok("runs", "start", "score").strip()
     _end(scored, run, RunState.FAILED)
