@@ -9,8 +9,7 @@ prefix of that; ranges cut the numbers into slots. What has no better way is ask
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, override
 
@@ -18,7 +17,6 @@ from augury.rules import quantities
 from augury.rules.addresses import address_or_none, packed_or_none
 from augury.rules.conditions import (
     Affix,
-    Bounds,
     EqualsConstant,
     EqualsNumber,
     EqualsText,
@@ -26,32 +24,15 @@ from augury.rules.conditions import (
     InDigits,
     InNetwork,
     InRange,
+    Neither,
     Regex,
     Test,
     Wildcard,
 )
-from augury.rules.postings import Hits, Posting, SortedTexts
+from augury.rules.postings import Finder, Hits, Posting, SortedTexts
+from augury.rules.ranges import RangeFinder, is_plain
 from augury.rules.regexes import GROUP, Search
 from augury.rules.texts import wildcard_matches
-
-_SAFE = 2**53
-_FEW_POSTINGS = 64  # postings per slot on average, beyond which slots are not worth their memory
-
-
-class Finder:
-    """Tests of one kind at one path."""
-
-    def posting(self, test: Any) -> Posting:
-        """The posting of a test, made if need be."""
-        raise NotImplementedError
-
-    def discard(self, test: Any) -> None:
-        """Forgets a test."""
-        raise NotImplementedError
-
-    def find(self, value: Any, hits: Hits) -> None:
-        """Takes the postings of all tests that the value meets."""
-        raise NotImplementedError
 
 
 class _Keyed(Finder):
@@ -111,7 +92,7 @@ class NumberFinder(_Keyed):
 
     @override
     def find(self, value: Any, hits: Hits) -> None:
-        posting = self._postings.get(value if _is_plain(value) else quantities.canonical(value))
+        posting = self._postings.get(value if is_plain(value) else quantities.canonical(value))
         if posting is not None:
             hits.take(posting)
             hits.blurred = hits.blurred or (value.__class__ is float and not hits.exact)
@@ -261,78 +242,6 @@ def _take_wildcards(group: dict[Wildcard, Posting], value: str, hits: Hits) -> N
             hits.take(posting)
 
 
-class RangeFinder(Finder):
-    """Ranges: their bounds cut the numbers into slots, each with the postings that cover it."""
-
-    def __init__(self) -> None:
-        self._postings: dict[InRange, Posting] = {}
-        self._points: list[Any] = []
-        self._slots: list[tuple[Posting, ...]] | None = None
-        self._stale = True
-
-    @override
-    def posting(self, test: InRange) -> Posting:
-        if test not in self._postings:
-            self._stale = True
-        return self._postings.setdefault(test, Posting())
-
-    @override
-    def discard(self, test: InRange) -> None:
-        self._stale = self._postings.pop(test, None) is not None or self._stale
-
-    @override
-    def find(self, value: Any, hits: Hits) -> None:
-        if self._stale:
-            self._cut()
-        if self._slots is None or not _is_plain(value):
-            self._scan(value, hits)
-            return
-        index = bisect_left(self._points, value)
-        at_point = index < len(self._points) and self._points[index] == value
-        for posting in self._slots[2 * index + at_point]:
-            hits.take(posting)
-        if at_point and value.__class__ is float and not hits.exact:
-            hits.blurred = True
-
-    def _scan(self, value: Any, hits: Hits) -> None:
-        for test, posting in self._postings.items():
-            if test.check(value):
-                hits.take(posting)
-        hits.blurred = hits.blurred or (value.__class__ is float and not hits.exact)
-
-    def _cut(self) -> None:
-        """Slot 2i lies below point i (and above the one before), slot 2i+1 is the point."""
-        self._stale = False
-        bounds = [test.bounds for test in self._postings]
-        ends = {end for each in bounds for end in (each.low, each.high) if end is not None}
-        self._slots = None
-        if not all(_is_plain(end) for end in ends):
-            return
-        self._points = sorted(ends)
-        spans = [_span(each, self._points) for each in bounds]
-        if sum(last - first + 1 for first, last in spans) > _FEW_POSTINGS * 2 * (len(spans) + 64):
-            return
-        slots: list[list[Posting]] = [[] for _ in range(2 * len(self._points) + 1)]
-        for (first, last), posting in zip(spans, self._postings.values(), strict=True):
-            for slot in range(first, last + 1):
-                slots[slot].append(posting)
-        self._slots = [tuple(slot) for slot in slots]
-
-
-def _is_plain(number: Any) -> bool:
-    return number.__class__ is float or (number.__class__ is int and -_SAFE <= number <= _SAFE)
-
-
-def _span(bounds: Bounds, points: list[Any]) -> tuple[int, int]:
-    """First and last slot of a range, both inclusive."""
-    first, last = 0, 2 * len(points)
-    if bounds.low is not None:
-        first = 2 * bisect_left(points, bounds.low) + 1 + bounds.low_open
-    if bounds.high is not None:
-        last = 2 * bisect_left(points, bounds.high) + 1 - bounds.high_open
-    return first, last
-
-
 class NetworkFinder(Finder):
     """Networks, by family and number of fixed bits."""
 
@@ -382,6 +291,57 @@ class DigitsFinder(ScanFinder):
             for test, posting in self._postings.items():
                 if test.digits.holds(digits):  # type: ignore[attr-defined]
                     hits.take(posting)
+
+
+class ButFinder(ScanFinder):
+    """Texts that must not be: nearly all of these tests are met by nearly every value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._by_text: dict[str, int] = {}  # how many tests exclude it
+        self._all: Posting | None = None
+
+    @override
+    def posting(self, test: Test) -> Posting:
+        self._all = None
+        if test not in self._postings:
+            for text in _excluded(test):
+                self._by_text[text] = self._by_text.get(text, 0) + 1
+        return super().posting(test)
+
+    @override
+    def discard(self, test: Test) -> None:
+        self._all = None
+        for text in _excluded(test) if test in self._postings else ():
+            self._by_text[text] -= 1
+            if not self._by_text[text]:
+                del self._by_text[text]
+        super().discard(test)
+
+    @override
+    def changed(self) -> None:
+        self._all = None
+
+    @override
+    def find(self, value: Any, hits: Hits) -> None:
+        if value in self._by_text:
+            super().find(value, hits)
+            return
+        if self._all is None:
+            postings = self._postings.values()
+            sure = set().union(*(posting.sure for posting in postings))
+            self._all = Posting(sure, {e: None for posting in postings for e in posting.maybe})
+        hits.take(self._all)
+
+
+def _excluded(test: Test) -> Sequence[str]:
+    assert isinstance(test, Neither)
+    return [each.text for each in test.tests if isinstance(each, EqualsText)]
+
+
+def excludes_texts_only(test: Test) -> bool:
+    """True for what a `ButFinder` can take."""
+    return isinstance(test, Neither) and all(isinstance(t, EqualsText) for t in test.tests)
 
 
 class RegexFinder(ScanFinder):
@@ -445,4 +405,6 @@ def _kind_of_search(test: Test) -> tuple[str, Callable[[], Finder]]:
         return "network", NetworkFinder
     if isinstance(test, InDigits):
         return "digits", DigitsFinder
+    if excludes_texts_only(test):
+        return "but", ButFinder
     return ("regex", RegexFinder) if isinstance(test, Regex) else ("scan", ScanFinder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, override
+from typing import Any, TypeGuard, override
 
 from augury.rules.conditions import Duration as DurationTest
 from augury.rules.conditions import (
@@ -18,14 +18,16 @@ from augury.rules.conditions import (
     Written,
 )
 from augury.rules.document import Literal
-from augury.rules.finders import Finder, kind_of
-from augury.rules.postings import Entry, Hits, Posting
+from augury.rules.finders import ButFinder, excludes_texts_only, kind_of
+from augury.rules.postings import Entry, Finder, Hits, Posting
 from augury.rules.quantifiers import MISSING, AllOf, Exists, NoneOf, Quantifier, read_leaf
 
 type Straight = tuple[tuple[tuple[str, tuple[str, ...]], ...], IndexNode]
-_TEXT_KINDS = ("text", "prefix", "suffix", "fold", "wildcard", "network", "digits", "regex", "scan")
-_NUMBER_KINDS = ("number", "range", "double_range", "digits", "scan")
-_CONSTANT_KINDS = ("constant", "scan")
+_TEXT_KINDS = (
+    *("text", "prefix", "suffix", "fold", "wildcard", "network", "digits", "regex", "but", "scan"),
+)
+_NUMBER_KINDS = ("number", "range", "double_range", "digits", "but", "scan")
+_CONSTANT_KINDS = ("constant", "but", "scan")
 _KINDS: dict[type, tuple[str, ...]] = {
     str: _TEXT_KINDS,
     int: _NUMBER_KINDS,
@@ -52,7 +54,8 @@ class IndexNode:
     """
 
     __slots__ = (
-        "_blurs", "_finders", "_postings", "children", "entries", "finds", "keys", "quantified",
+        "_blurs", "_buts", "_finders", "_postings", "_single",
+        "children", "entries", "finds", "keys", "quantified",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -62,6 +65,8 @@ class IndexNode:
         self._finders: dict[str, Finder] = {}
         self._postings: dict[Test, Posting] = {}
         self.quantified: dict[Quantifier, Posting] = {}
+        self._single: dict[Quantifier, Posting] = {}  # those asked one by one
+        self._buts = ButFinder()  # and the others
         self.finds: dict[type, tuple[Find, ...]] = dict.fromkeys(_KINDS, ())
         # what a test decides here may depend on digits that a double does not keep
         self._blurs = False
@@ -115,26 +120,36 @@ class IndexNode:
         """Hangs an entry on a test."""
         if isinstance(item, Quantifier):
             # also what is sure: it is so in plain events only
-            self.quantified.setdefault(item, Posting()).maybe[entry] = None
+            posting = self.quantified.setdefault(item, Posting())
+            posting.maybe[entry] = None
             if is_numeric(item):
                 self._start_blurring()
+            if _excludes_texts(item):
+                self._buts.posting(item.neither).add(entry)
+                self._buts.changed()
+            else:
+                self._single[item] = posting
             return
-        posting = self._postings.get(item)
-        if posting is None:
-            posting = self._postings[item] = self._finder(item).posting(item)
-        posting.add(entry)
+        finder = self._finder(item)
+        if item not in self._postings:
+            self._postings[item] = finder.posting(item)
+        self._postings[item].add(entry)
+        finder.changed()
 
     def discard(self, item: Test | Quantifier, entry: Entry) -> None:
         """Takes an entry off, and forgets a test on which nothing hangs any more."""
         postings: dict[Any, Posting] = self._postings if isinstance(item, Test) else self.quantified
-        posting = postings.get(item)
-        if posting is None:
+        if item not in postings:
             return
-        posting.discard(entry)
-        if not posting:
-            del postings[item]
-            if isinstance(item, Test):
-                self._finder(item).discard(item)
+        if isinstance(item, Test):
+            _take_off(postings, item, entry, self._finder(item), item)
+        elif _excludes_texts(item):
+            self._buts.posting(item.neither).discard(entry)
+            _take_off(postings, item, entry, self._buts, item.neither)
+        else:
+            _take_off(postings, item, entry)
+            if item not in postings:
+                del self._single[item]
 
     def _finder(self, test: Test) -> Finder:
         kind, make = kind_of(test)
@@ -165,7 +180,8 @@ class IndexNode:
             for posting in self.quantified.values():
                 hits.maybe += posting.maybe
         elif value is None or isinstance(value, str | bool | int | float | Decimal):
-            for quantifier, posting in self.quantified.items():
+            self._buts.find(value, hits)
+            for quantifier, posting in self._single.items():
                 if quantifier.holds_scalar(value, event):
                     _take_each(posting, hits)
         else:
@@ -173,6 +189,26 @@ class IndexNode:
             for quantifier, posting in self.quantified.items():
                 if quantifier.holds(leaf):
                     _take_each(posting, hits)
+
+
+def _excludes_texts(item: Quantifier) -> TypeGuard[NoneOf]:
+    return isinstance(item, NoneOf) and excludes_texts_only(item.neither)
+
+
+def _take_off(
+    postings: dict[Any, Posting],
+    item: Any,
+    entry: Entry,
+    finder: Finder | None = None,
+    test: Test | None = None,
+) -> None:
+    postings[item].discard(entry)
+    if not postings[item]:
+        del postings[item]
+        if finder is not None:
+            finder.discard(test)
+    if finder is not None:
+        finder.changed()
 
 
 def _take_each(posting: Posting, hits: Hits) -> None:

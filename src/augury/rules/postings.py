@@ -81,6 +81,25 @@ class Hits:
             self.maybe += posting.maybe
 
 
+class Finder:
+    """Tests of one kind at one path."""
+
+    def posting(self, test: Any) -> Posting:
+        """The posting of a test, made if need be."""
+        raise NotImplementedError
+
+    def discard(self, test: Any) -> None:
+        """Forgets a test."""
+        raise NotImplementedError
+
+    def find(self, value: Any, hits: Hits) -> None:
+        """Takes the postings of all tests that the value meets."""
+        raise NotImplementedError
+
+    def changed(self) -> None:
+        """Something was hung on a posting, or taken off."""
+
+
 class SortedTexts:
     """Texts in order, of which all that begin a given text are found."""
 

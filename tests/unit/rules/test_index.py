@@ -196,7 +196,7 @@ def test_the_matcher_finds_what_the_patterns_mean(dialect: str) -> None:
             known.pop(f"r{dropped}", None)
 
     check()
-    assert sum(found) > 40  # it was no idle talk
+    assert sum(found) > 10  # it was no idle talk
     assert 0 in found
 
 
