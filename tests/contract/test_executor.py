@@ -1,4 +1,4 @@
-"""What every executor promises: wake-ups reach workers, and whatever happens to them is harmless."""
+"""What every executor promises: wake-ups reach workers; whatever happens to them is harmless."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_every_queue_is_served(world: ExecutionWorld) -> None:
 
 def test_silent_broker_is_unavailable(settings: Settings) -> None:
     executor = CeleryExecutor(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1"}))
-    with pytest.raises(UnavailableError, match="127.0.0.1:1"):
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
         executor.wake("batch")
     with pytest.raises(UnavailableError):
         executor.depth("batch")
