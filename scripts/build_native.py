@@ -62,7 +62,7 @@ def build() -> Path:
     defines = [f'-DFOREST_DIGEST="{digest()}"', *(["-DHAVE_AVX2"] if wide else [])]
     units = [("plan.c", []), ("transform.c", []), ("kernel.c", ["-DKERNEL=forest_run_baseline"])]
     if wide:
-        units.append(("kernel.c", ["-mavx2", "-DKERNEL=forest_run_avx2"]))
+        units.append(("kernel.c", ["-mavx2", "-mno-vzeroupper", "-DKERNEL=forest_run_avx2"]))
     with tempfile.TemporaryDirectory() as folder:
         objects = []
         for number, (name, extra) in enumerate(units):

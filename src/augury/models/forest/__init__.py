@@ -7,13 +7,17 @@
 from augury.models.forest.check import Mismatch, samples, verify
 from augury.models.forest.ensemble import UnsupportedError
 from augury.models.forest.forest import Forest, from_sklearn, load_xgboost
+from augury.models.forest.model import Choice, ForestModel, choose
 from augury.models.forest.native import available, instructions, reason
 
 __all__ = [
+    "Choice",
     "Forest",
+    "ForestModel",
     "Mismatch",
     "UnsupportedError",
     "available",
+    "choose",
     "from_sklearn",
     "instructions",
     "load_xgboost",

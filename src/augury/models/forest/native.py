@@ -154,7 +154,7 @@ class Compiled:
         level = INSTRUCTIONS.index(instructions)
         self._handle = self._library.forest_build(ctypes.byref(spec), level, error, len(error))
         if not self._handle:
-            raise CorruptError(f"the model's trees cannot be compiled: {error.value.decode()}")
+            raise _refusal(error.value.decode())
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
@@ -179,6 +179,16 @@ class Compiled:
             "num_tails", "num_lanes", "num_masks",
         )  # fmt: skip
         return dict(zip(names, facts, strict=True))
+
+
+def _refusal(message: str) -> Exception:
+    """What `forest_build` meant: some trees are whole, but too large for it."""
+    kind, _, reason = message.partition(": ")
+    if kind == "unsupported":
+        return UnsupportedError(reason)
+    if kind == "memory":
+        return LimitError(f"a model's trees cannot be compiled: {reason}")
+    return CorruptError(f"the model's trees cannot be compiled: {message}")
 
 
 def _arrays(ensemble: Ensemble) -> dict[str, NDArray[Any]]:

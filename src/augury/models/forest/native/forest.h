@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 enum { BLOCK = 256, LANE_MAX = 255, CODE_BITS = 8, PLANE_BYTES = 32 };
+enum { BATCH = 32 }; /* trees whose codes are made before their values are added */
 enum { MISSING_RIGHT = 1, CATEGORICAL = 2, OTHER_RIGHT = 4 }; /* flags of a node */
 enum { F32 = 0, F64 = 1 };
 enum { CATEGORIES_MAX = 255 };
@@ -88,10 +89,11 @@ typedef struct {
 typedef struct {
     int32_t kind, bits, output;
     int32_t has_tail, num_steps;
-    uint32_t *splits;  /* complete: byte offsets of masks; node, left subtree, right subtree */
+    uint16_t *splits;  /* complete: numbers of masks; node, left subtree, right subtree */
     step *steps;       /* program */
     uint32_t planes[CODE_BITS]; /* program: byte offsets of the code's planes, lowest bit first */
     void *table;       /* no tail: (2^bits, width) values */
+    uint8_t *bytes;    /* of few codes: the table's first bytes, its second bytes, ...; or NULL */
     int32_t *entry;    /* tail: (2^bits) node or ~leaf */
     void *nodes;       /* tail: node32 or node64 */
     uint32_t *node_category; /* tail with categorical nodes: 8 words a node, else NULL */

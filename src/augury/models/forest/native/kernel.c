@@ -117,16 +117,16 @@ NOINLINE void join_categories(const group *g, word *masks) {
 /* ---- trees to codes ---------------------------------------------------------------------- */
 
 /* The planes of a complete tree's code, highest bit first. */
-INLINE void complete1(const uint32_t *splits, const word *masks, word *code) {
-    code[0] = at(masks, splits[0]);
+INLINE void complete1(const uint16_t *splits, const word *masks, word *code) {
+    code[0] = masks[splits[0]];
 }
 
 #define COMPLETE(DEPTH, BELOW, LINKAGE)                                                     \
-    LINKAGE void complete##DEPTH(const uint32_t *splits, const word *masks, word *code) {   \
+    LINKAGE void complete##DEPTH(const uint16_t *splits, const word *masks, word *code) {   \
         word left[BELOW], right[BELOW];                                                     \
         complete##BELOW(splits + 1, masks, left);                                           \
         complete##BELOW(splits + (1 << BELOW), masks, right);                               \
-        word mask = at(masks, splits[0]);                                                   \
+        word mask = masks[splits[0]];                                                   \
         code[0] = mask;                                                                     \
         for (int i = 0; i < BELOW; i++) code[i + 1] = choose(mask, right[i], left[i]);      \
     }
@@ -222,21 +222,161 @@ NOINLINE void gather_codes(const word *planes, int num_bits, uint8_t *codes) {
 
 /* ---- codes to sums ----------------------------------------------------------------------- */
 
-#define ADD(NAME, TYPE)                                                                        \
-    NOINLINE void NAME(const tree *t, const uint8_t *codes, int width, int n, TYPE *sums,     \
-                       ptrdiff_t span) {                                                       \
-        const TYPE *table = t->table;                                                          \
-        if (width == 1) {                                                                      \
-            TYPE *sum = sums + t->output * span;                                               \
-            for (int r = 0; r < n; r++) sum[r] += table[codes[r]];                             \
-            return;                                                                            \
+/* Adds the values of COUNT trees in their order; their codes lie `span` bytes apart. */
+#define ADD_SOME(NAME, TYPE, COUNT)                                                            \
+    NOINLINE void NAME##COUNT(const tree *const *trees, const uint8_t *const *codes, int n,    \
+                              TYPE *sum) {                                                     \
+        const TYPE *table[COUNT];                                                              \
+        const uint8_t *code[COUNT];                                                            \
+        for (int i = 0; i < COUNT; i++) table[i] = trees[i]->table, code[i] = codes[i];        \
+        for (int r = 0; r < n; r++) {                                                          \
+            TYPE v = sum[r];                                                                   \
+            for (int i = 0; i < COUNT; i++) v += table[i][code[i][r]];                         \
+            sum[r] = v;                                                                        \
         }                                                                                      \
+    }
+
+#define ADD(NAME, TYPE)                                                                        \
+    ADD_SOME(NAME, TYPE, 4)                                                                    \
+    ADD_SOME(NAME, TYPE, 1)                                                                    \
+    NOINLINE void NAME##_vector(const tree *t, const uint8_t *codes, int width, int n,         \
+                                TYPE *sums, ptrdiff_t span) {                                  \
+        const TYPE *table = t->table;                                                          \
         for (int r = 0; r < n; r++)                                                            \
             for (int k = 0; k < width; k++) sums[k * span + r] += table[codes[r] * width + k]; \
     }
 
 ADD(add_float, float)
 ADD(add_double, double)
+
+#if defined(__AVX2__)
+/* Bytes of the table's values for 32 codes; SIXTEENS: tables of 16 codes that there are. */
+INLINE __m256i look_up(const uint8_t *bytes, const __m256i *place, int sixteens) {
+    __m256i found = _mm256_setzero_si256();
+    for (int q = 0; q < sixteens; q++) {
+        __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)bytes + q));
+        found = _mm256_or_si256(found, _mm256_shuffle_epi8(t, place[q]));
+    }
+    return found;
+}
+
+/* Places in each table of 16; the high bit is set where the code belongs to another one. */
+INLINE void find_places(__m256i code, __m256i *place, int sixteens) {
+    for (int q = 0; q < sixteens; q++)
+        place[q] = sixteens == 1 ? code
+                                 : _mm256_add_epi8(_mm256_xor_si256(code, _mm256_set1_epi8((char)(q << 4))),
+                                                   _mm256_set1_epi8(0x70));
+}
+
+INLINE void add_8(float *sum, __m256i value) {
+    _mm256_store_ps(sum, _mm256_add_ps(_mm256_load_ps(sum), _mm256_castsi256_ps(value)));
+}
+
+INLINE void add_4(double *sum, __m256i value) {
+    _mm256_store_pd(sum, _mm256_add_pd(_mm256_load_pd(sum), _mm256_castsi256_pd(value)));
+}
+
+INLINE void add_bytes_to_floats(const uint8_t *bytes, const uint8_t *codes, float *sum,
+                                int sixteens) {
+    const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+    for (int r = 0; r < BLOCK; r += 32) {
+        __m256i code = _mm256_load_si256((const __m256i *)(codes + r)), place[4], b[4];
+        find_places(_mm256_permutevar8x32_epi32(code, order), place, sixteens);
+        for (int i = 0; i < 4; i++) b[i] = look_up(bytes + 16 * sixteens * i, place, sixteens);
+        __m256i low = _mm256_unpacklo_epi8(b[0], b[1]), high = _mm256_unpacklo_epi8(b[2], b[3]);
+        add_8(sum + r, _mm256_unpacklo_epi16(low, high));
+        add_8(sum + r + 8, _mm256_unpackhi_epi16(low, high));
+        low = _mm256_unpackhi_epi8(b[0], b[1]);
+        high = _mm256_unpackhi_epi8(b[2], b[3]);
+        add_8(sum + r + 16, _mm256_unpacklo_epi16(low, high));
+        add_8(sum + r + 24, _mm256_unpackhi_epi16(low, high));
+    }
+}
+
+INLINE void add_words(double *sum, const __m256i *word) {
+    __m256i low = _mm256_unpacklo_epi16(word[0], word[1]);
+    __m256i high = _mm256_unpacklo_epi16(word[2], word[3]);
+    add_4(sum, _mm256_unpacklo_epi32(low, high));
+    add_4(sum + 4, _mm256_unpackhi_epi32(low, high));
+    low = _mm256_unpackhi_epi16(word[0], word[1]);
+    high = _mm256_unpackhi_epi16(word[2], word[3]);
+    add_4(sum + 8, _mm256_unpacklo_epi32(low, high));
+    add_4(sum + 12, _mm256_unpackhi_epi32(low, high));
+}
+
+INLINE void add_bytes_to_doubles(const uint8_t *bytes, const uint8_t *codes, double *sum,
+                                 int sixteens) {
+    const __m256i pairs = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
+                                           0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    for (int r = 0; r < BLOCK; r += 32) {
+        __m256i code = _mm256_load_si256((const __m256i *)(codes + r)), place[2], b[8], word[4];
+        code = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(code, pairs), 0xd8);
+        find_places(code, place, sixteens);
+        for (int i = 0; i < 8; i++) b[i] = look_up(bytes + 16 * sixteens * i, place, sixteens);
+        for (int i = 0; i < 4; i++) word[i] = _mm256_unpacklo_epi8(b[2 * i], b[2 * i + 1]);
+        add_words(sum + r, word);
+        for (int i = 0; i < 4; i++) word[i] = _mm256_unpackhi_epi8(b[2 * i], b[2 * i + 1]);
+        add_words(sum + r + 16, word);
+    }
+}
+
+/* One tree of few codes, a whole block of rows. */
+NOINLINE void add_bytes_float(const tree *t, const uint8_t *codes, float *sum) {
+    if (t->bits <= 4) add_bytes_to_floats(t->bytes, codes, sum, 1);
+    else if (t->bits == 5) add_bytes_to_floats(t->bytes, codes, sum, 2);
+    else add_bytes_to_floats(t->bytes, codes, sum, 4);
+}
+
+NOINLINE void add_bytes_double(const tree *t, const uint8_t *codes, double *sum) {
+    if (t->bits <= 4) add_bytes_to_doubles(t->bytes, codes, sum, 1);
+    else add_bytes_to_doubles(t->bytes, codes, sum, 2);
+}
+#endif
+
+/* Adds the values of trees in their order, output by output. */
+#if defined(__AVX2__)
+#define ADD_BYTES(TYPE, T, CODES, N, SUM)                                                       \
+    if ((T)->bytes) {                                                                           \
+        for (int r = 0; r < N; r += BLOCK) add_bytes_##TYPE(T, (CODES) + r, (SUM) + r);         \
+        continue;                                                                               \
+    }
+#else
+#define ADD_BYTES(TYPE, T, CODES, N, SUM)
+#endif
+
+#define ADD_ALL(TYPE)                                                                           \
+    static void add_output_##TYPE(const forest *f, const tree *trees, int count, int output,    \
+                                  const uint8_t *codes, ptrdiff_t apart, int n, TYPE *sum) {    \
+        const tree *some[4];                                                                    \
+        const uint8_t *theirs[4];                                                               \
+        int have = 0;                                                                           \
+        for (int i = 0; i < count; i++) {                                                       \
+            if (f->num_outputs > 1 && trees[i].output != output) continue;                      \
+            if (!have) {                                                                        \
+                ADD_BYTES(TYPE, trees + i, codes + i * apart, n, sum)                           \
+            }                                                                                   \
+            some[have] = trees + i;                                                             \
+            theirs[have++] = codes + i * apart;                                                 \
+            if (have == 4) {                                                                    \
+                add_##TYPE##4(some, theirs, n, sum);                                            \
+                have = 0;                                                                       \
+            }                                                                                   \
+        }                                                                                       \
+        for (int i = 0; i < have; i++) add_##TYPE##1(some + i, theirs + i, n, sum);             \
+    }                                                                                           \
+    static void add_all_##TYPE(const forest *f, const tree *trees, int count,                   \
+                               const uint8_t *codes, ptrdiff_t apart, int n, TYPE *sums) {      \
+        if (f->width == 1) {                                                                    \
+            for (int k = 0; k < f->num_outputs; k++)                                            \
+                add_output_##TYPE(f, trees, count, k, codes, apart, n, sums + k * f->span);     \
+            return;                                                                             \
+        }                                                                                       \
+        for (int i = 0; i < count; i++)                                                         \
+            add_##TYPE##_vector(trees + i, codes + i * apart, f->width, n, sums, f->span);      \
+    }
+
+ADD_ALL(float)
+ADD_ALL(double)
 
 #define ADD_LEAVES(NAME, TYPE)                                                                \
     NOINLINE void NAME(const tree *t, const int32_t *leaf, int width, int n, TYPE *sums,     \
@@ -300,15 +440,29 @@ static workspace lay_out(const forest *f, void *scratch) {
     w.columns = take(&memory, (size_t)f->max_columns * BLOCK * real);
     w.sums = take(&memory, (size_t)f->num_outputs * (size_t)f->span * sum);
     w.codes = (uint8_t *)take(&memory,
-                              (size_t)(f->any_delayed ? f->max_group_trees : 1) * (size_t)f->span);
+                              (size_t)(f->any_delayed ? f->max_group_trees : BATCH) * (size_t)f->span);
     w.where = (int32_t *)take(&memory, (size_t)f->span * 4);
     w.active = (uint16_t *)take(&memory, (size_t)f->span * 2);
     w.rows = memory;
     return w;
 }
 
-static void score_block(const forest *f, const group *g, const workspace *w, matrix m, int at_row,
-                        int n) {
+/* The codes of a tree for a block of rows. */
+static void make_codes(const tree *t, word *masks, uint8_t *codes) {
+    word planes[CODE_BITS];
+    if (t->kind == TREE_COMPLETE) complete(t, masks, planes);
+    else run_program(t, masks, planes);
+    gather_codes(planes, t->bits, codes);
+}
+
+/* Adds the values of some trees without tails; `count` codes of n rows, `apart` bytes apart. */
+static void add_trees(const forest *f, const tree *trees, int count, const uint8_t *codes,
+                      ptrdiff_t apart, int n, char *sums) {
+    if (f->accumulate == F32) add_all_float(f, trees, count, codes, apart, n, (float *)sums);
+    else add_all_double(f, trees, count, codes, apart, n, (double *)sums);
+}
+
+static void make_masks(const forest *f, const group *g, const workspace *w, matrix m, int n) {
     if (f->compare == F32) {
         load_columns_float(g, m, n, (float *)w->columns);
         make_masks_float(g, (const float *)w->columns, w->masks);
@@ -317,38 +471,61 @@ static void score_block(const forest *f, const group *g, const workspace *w, mat
         make_masks_double(g, (const double *)w->columns, w->masks);
     }
     join_categories(g, w->masks);
-    for (int i = 0; i < g->num_trees; i++) {
-        const tree *t = f->trees + g->first_tree + i;
-        uint8_t *codes = g->delayed ? w->codes + (ptrdiff_t)i * f->span + at_row : w->codes;
-        word planes[CODE_BITS];
-        if (t->kind == TREE_COMPLETE) complete(t, w->masks, planes);
-        else run_program(t, w->masks, planes);
-        gather_codes(planes, t->bits, codes);
-        if (g->delayed) continue;
-        if (f->accumulate == F32)
-            add_float(t, codes, f->width, n, (float *)w->sums + at_row, f->span);
-        else
-            add_double(t, codes, f->width, n, (double *)w->sums + at_row, f->span);
+}
+
+/* Asks for some of the rows after this block, so that they are there when their turn comes. */
+INLINE void fetch_ahead(matrix block, int64_t rows_left, int step, int num_steps) {
+    if (block.column_stride != 1 || rows_left <= 0) return;
+    ptrdiff_t row = block.row_stride * (block.type == F32 ? 4 : 8);
+    ptrdiff_t size = (rows_left < BLOCK ? rows_left : BLOCK) * row;
+    if (size <= 0 || size > 1 << 17) return;
+    const char *next = (const char *)block.data + BLOCK * row;
+    for (ptrdiff_t at = size * step / num_steps & -64; at < size * (step + 1) / num_steps; at += 64)
+        __builtin_prefetch(next + at, 0, 2);
+}
+
+static void score_block(const forest *f, const group *g, const workspace *w, matrix m, int at_row,
+                        int n, int64_t rows_left) {
+    const tree *trees = f->trees + g->first_tree;
+    make_masks(f, g, w, m, n);
+    if (g->delayed) {
+        for (int i = 0; i < g->num_trees; i++)
+            make_codes(trees + i, w->masks, w->codes + (ptrdiff_t)i * f->span + at_row);
+        return;
+    }
+    char *sums = w->sums + at_row * (f->accumulate == F32 ? 4 : 8);
+    for (int first = 0; first < g->num_trees; first += BATCH) {
+        int count = g->num_trees - first < BATCH ? g->num_trees - first : BATCH;
+        for (int i = 0; i < count; i++) {
+            fetch_ahead(m, rows_left, first + i, g->num_trees);
+            make_codes(trees + first + i, w->masks, w->codes + i * BLOCK);
+        }
+        add_trees(f, trees + first, count, w->codes, BLOCK, n, sums);
     }
 }
 
+static void descend_tree(const forest *f, const tree *t, const uint8_t *codes, matrix rows, int n,
+                         const workspace *w) {
+    if (f->compare == F32) descend_float(t, codes, rows, n, w->where, w->active);
+    else descend_double(t, codes, rows, n, w->where, w->active);
+    if (f->accumulate == F32)
+        add_leaves_float(t, w->where, f->width, n, (float *)w->sums, f->span);
+    else
+        add_leaves_double(t, w->where, f->width, n, (double *)w->sums, f->span);
+}
+
 static void score_tails(const forest *f, const group *g, const workspace *w, matrix rows, int n) {
-    for (int i = 0; i < g->num_trees; i++) {
-        const tree *t = f->trees + g->first_tree + i;
+    const tree *trees = f->trees + g->first_tree;
+    for (int i = 0; i < g->num_trees;) {
         const uint8_t *codes = w->codes + (ptrdiff_t)i * f->span;
-        if (!t->has_tail) {
-            if (f->accumulate == F32)
-                add_float(t, codes, f->width, n, (float *)w->sums, f->span);
-            else
-                add_double(t, codes, f->width, n, (double *)w->sums, f->span);
+        if (trees[i].has_tail) {
+            descend_tree(f, trees + i++, codes, rows, n, w);
             continue;
         }
-        if (f->compare == F32) descend_float(t, codes, rows, n, w->where, w->active);
-        else descend_double(t, codes, rows, n, w->where, w->active);
-        if (f->accumulate == F32)
-            add_leaves_float(t, w->where, f->width, n, (float *)w->sums, f->span);
-        else
-            add_leaves_double(t, w->where, f->width, n, (double *)w->sums, f->span);
+        int count = 1;
+        while (i + count < g->num_trees && !trees[i + count].has_tail && count < BATCH) count++;
+        add_trees(f, trees + i, count, codes, f->span, n, w->sums);
+        i += count;
     }
 }
 
@@ -398,10 +575,14 @@ void KERNEL(const forest *f, void *scratch, matrix m, void *out) {
             const group *g = f->groups + i;
             for (int row = 0; row < n; row += BLOCK) {
                 int size = n - row < BLOCK ? n - row : BLOCK;
-                score_block(f, g, &w, part(rows, row, size), row, size);
+                int64_t left = m.num_rows - first - row - size;
+                score_block(f, g, &w, part(rows, row, size), row, size, left);
             }
             if (g->delayed) score_tails(f, g, &w, tails, n);
         }
         put_sums(f, &w, n, (char *)out + (size_t)first * (size_t)f->num_outputs * sum_size);
     }
+#if defined(__AVX2__)
+    _mm256_zeroupper(); /* once, instead of at the end of every function */
+#endif
 }

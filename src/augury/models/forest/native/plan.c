@@ -50,7 +50,7 @@ static void fail(builder *b, const char *format, ...) {
 
 static void *allocate(builder *b, block **list, size_t count, size_t size) {
     block *one = calloc(1, sizeof(block) + count * size + 1);
-    if (!one) fail(b, "out of memory");
+    if (!one) fail(b, "memory: none is left");
     one->next = *list;
     *list = one;
     return one->data;
@@ -58,6 +58,13 @@ static void *allocate(builder *b, block **list, size_t count, size_t size) {
 
 static void *borrow(builder *b, size_t count, size_t size) {
     return allocate(b, &b->temporary, count, size);
+}
+
+/* Frees what was borrowed last. */
+static void give_back(builder *b) {
+    block *first = b->temporary;
+    b->temporary = first->next;
+    free(first);
 }
 
 static void *keep(builder *b, size_t count, size_t size) {
@@ -105,9 +112,7 @@ static void enter_tree(builder *b, int32_t number) {
             stack[top++] = children[i];
         }
     }
-    block *first = b->temporary; /* the stack */
-    b->temporary = first->next;
-    free(first);
+    give_back(b);
 }
 
 static void weigh(builder *b) {
@@ -121,6 +126,7 @@ static void weigh(builder *b) {
         int64_t children[2] = {left_of(b, node), right_of(b, node)};
         for (int k = 0; k < 2; k++) {
             double share = known ? s->weight[children[k]] / whole : b->weight[node] / 2;
+            if (!(share >= 0)) share = 0;
             b->weight[children[k]] = share < b->weight[node] ? share : b->weight[node];
         }
     }
@@ -130,6 +136,7 @@ static void weigh(builder *b) {
 
 typedef struct {
     int32_t kind, bits; /* complete: bits is the depth of the coded part */
+    int32_t has_tail;
     double cost;
     double least; /* program: nodes of at least this weight ... */
     int32_t last; /* ... and of this weight, up to this place in preorder, are coded */
@@ -138,19 +145,22 @@ typedef struct {
 static int bits_for(int32_t count) { return count <= 1 ? 0 : 32 - __builtin_clz((unsigned)count - 1); }
 
 /* Cost of what comes after the masks: codes, and adding or descending. */
-static double cost_after(double tail_visits) {
-    return COST_CODES + (tail_visits > 0 ? COST_ENTER + tail_visits * COST_VISIT : COST_ADD);
+static double cost_after(int has_tail, double tail_visits) {
+    return COST_CODES + (has_tail ? COST_ENTER + tail_visits * COST_VISIT : COST_ADD);
 }
 
 static choice try_complete(const builder *b, int bits) {
     double visits = 0, nodes = (double)(1 << bits) - 1;
+    int has_tail = 0;
     for (int32_t i = 0; i < b->num_ordered; i++) {
         int64_t node = b->base + b->order[i];
-        if (!is_leaf(b, node) && b->depth[node] >= bits) visits += b->weight[node];
+        if (is_leaf(b, node) || b->depth[node] < bits) continue;
+        visits += b->weight[node];
+        has_tail = 1;
     }
     double chooses = nodes - bits; /* sum over the levels l of 2^l - 1 */
-    return (choice){TREE_COMPLETE, bits,
-                    nodes * COST_SPLIT + chooses * COST_CHOOSE + cost_after(visits), 0, 0};
+    double cost = nodes * COST_SPLIT + chooses * COST_CHOOSE + cost_after(has_tail, visits);
+    return (choice){.kind = TREE_COMPLETE, .bits = bits, .has_tail = has_tail, .cost = cost};
 }
 
 /* Codes of a subtree are first..first+count-1; counts the steps that its program has. */
@@ -197,7 +207,7 @@ static int by_weight(const void *left, const void *right) {
 
 /* The `limit` weightiest inner nodes are coded by a program. */
 static choice try_program(builder *b, int32_t limit, const double *weights, int32_t count) {
-    choice c = {TREE_PROGRAM, 0, 0, 0, 0};
+    choice c = {.kind = TREE_PROGRAM};
     if (limit > count) limit = count;
     c.least = weights[limit - 1];
     int32_t ties = 0;
@@ -216,38 +226,39 @@ static choice try_program(builder *b, int32_t limit, const double *weights, int3
     int32_t nodes = mark(b, &c), next = 0;
     int32_t steps = count_steps(b, b->base, &next);
     c.bits = bits_for(next);
-    c.cost = nodes * COST_SPLIT + steps * COST_STEP + cost_after(visits);
+    c.has_tail = limit < count;
+    c.cost = nodes * COST_SPLIT + steps * COST_STEP + cost_after(c.has_tail, visits);
     return c;
 }
 
-static choice choose_kind(builder *b) {
-    int32_t deepest = 0, inner = 0;
+/* The cheapest way to evaluate a tree, and the cheapest one without a tail. */
+typedef struct {
+    choice best, whole;
+} choices;
+
+static void consider(choices *all, choice c) {
+    if (c.cost < all->best.cost) all->best = c;
+    if (!c.has_tail && c.cost < all->whole.cost) all->whole = c;
+}
+
+static choices choose_kind(builder *b) {
+    int32_t deepest = 0, count = 0;
+    double *weights = borrow(b, (size_t)b->num_ordered, sizeof *weights);
     for (int32_t i = 0; i < b->num_ordered; i++) {
         int64_t node = b->base + b->order[i];
         if (b->depth[node] > deepest) deepest = b->depth[node];
-        inner += !is_leaf(b, node);
-    }
-    choice best = try_complete(b, 0);
-    for (int bits = 1; bits <= CODE_BITS && bits <= deepest; bits++) {
-        choice c = try_complete(b, bits);
-        if (c.cost < best.cost) best = c;
-    }
-    double *weights = borrow(b, (size_t)inner + 1, sizeof *weights);
-    int32_t count = 0;
-    for (int32_t i = 0; i < b->num_ordered; i++) {
-        int64_t node = b->base + b->order[i];
         if (!is_leaf(b, node)) weights[count++] = b->weight[node];
     }
+    choices all = {.best = {.cost = INFINITY}, .whole = {.cost = INFINITY}};
+    for (int bits = 0; bits <= CODE_BITS && bits <= deepest; bits++)
+        consider(&all, try_complete(b, bits));
     qsort(weights, (size_t)count, sizeof *weights, by_weight);
     for (int32_t limit = 15; limit <= 255 && count > 0; limit = 2 * limit + 1) {
-        choice c = try_program(b, limit, weights, count);
-        if (c.cost < best.cost) best = c;
+        consider(&all, try_program(b, limit, weights, count));
         if (limit >= count) break;
     }
-    block *first = b->temporary;
-    b->temporary = first->next;
-    free(first);
-    return best;
+    give_back(b);
+    return all;
 }
 
 /* ---- distinct splits -------------------------------------------------------------------- */
@@ -544,14 +555,14 @@ static void put_exit(emitter *e, int32_t code, int64_t node) {
     }
 }
 
-static void emit_complete(emitter *e, int64_t node, int levels, uint32_t *splits, int32_t code) {
+static void emit_complete(emitter *e, int64_t node, int levels, uint16_t *splits, int32_t code) {
     const builder *b = e->b;
     if (levels == 0) {
         put_exit(e, code, node);
         return;
     }
     int32_t half = 1 << (levels - 1);
-    splits[0] = is_leaf(b, node) ? ZERO : mask_of(b, node); /* past a leaf: always left */
+    splits[0] = is_leaf(b, node) ? 0 : (uint16_t)(mask_of(b, node) / PLANE_BYTES); /* past a leaf: left */
     emit_complete(e, is_leaf(b, node) ? node : left_of(b, node), levels - 1, splits + 1, code);
     if (is_leaf(b, node)) return;
     emit_complete(e, right_of(b, node), levels - 1, splits + half, code + half);
@@ -634,6 +645,17 @@ static int tail_has_categories(const builder *b) {
     return 0;
 }
 
+/* The table taken apart into bytes, for kernels that look up 32 rows at once. */
+static void split_table(builder *b, tree *t) {
+    size_t size = b->spec->accumulate == F32 ? 4 : 8, codes = (size_t)1 << t->bits;
+    size_t padded_codes = codes < 16 ? 16 : codes;
+    if (t->has_tail || b->spec->width != 1 || t->bits > (size == 4 ? 6 : 5)) return;
+    t->bytes = keep(b, size * padded_codes, 1);
+    for (size_t code = 0; code < codes; code++)
+        for (size_t i = 0; i < size; i++)
+            t->bytes[i * padded_codes + code] = ((const uint8_t *)t->table)[code * size + i];
+}
+
 static void emit_tree(builder *b, group *g, tree *t) {
     size_t value = (b->spec->accumulate == F32 ? 4u : 8u) * (size_t)b->spec->width;
     emitter *e = borrow(b, 1, sizeof *e);
@@ -659,11 +681,12 @@ static void emit_tree(builder *b, group *g, tree *t) {
         if (e->used_words > g->num_scratch) g->num_scratch = e->used_words;
     }
     if (t->has_tail) emit_tail(e);
+    split_table(b, t);
 }
 
 /* ---- all together ----------------------------------------------------------------------- */
 
-static void choose_kinds(builder *b) {
+static void make_room(builder *b) {
     const forest_spec *s = b->spec;
     int64_t largest = 0, nodes = s->tree_begin[s->num_trees];
     for (int32_t i = 0; i < s->num_trees; i++) {
@@ -677,15 +700,26 @@ static void choose_kinds(builder *b) {
     b->weight = borrow(b, (size_t)nodes, sizeof *b->weight);
     b->category_mask = borrow(b, (size_t)nodes, sizeof *b->category_mask);
     b->order = borrow(b, (size_t)largest, sizeof *b->order);
+}
+
+/* One tree with a tail makes its group score in two passes: only if that pays. */
+static void choose_kinds(builder *b) {
+    const forest_spec *s = b->spec;
+    choices *all = borrow(b, (size_t)s->num_trees, sizeof *all);
+    double best = 0, whole = 0;
     for (int32_t i = 0; i < s->num_trees; i++) {
         enter_tree(b, i);
         weigh(b);
-        choice c = choose_kind(b);
-        int32_t coded = mark(b, &c), inner = 0;
-        for (int32_t k = 0; k < b->num_ordered; k++)
-            inner += !is_leaf(b, b->base + b->order[k]);
+        all[i] = choose_kind(b);
+        best += all[i].best.cost;
+        whole += all[i].whole.cost;
+    }
+    for (int32_t i = 0; i < s->num_trees; i++) {
+        choice c = whole <= 1.15 * best ? all[i].whole : all[i].best;
+        enter_tree(b, i);
+        mark(b, &c);
         b->f->trees[i] = (tree){.kind = c.kind, .bits = c.bits, .output = s->output[i],
-                                .has_tail = coded < inner};
+                                .has_tail = c.has_tail};
     }
 }
 
@@ -717,6 +751,7 @@ static void make_group(builder *b, group *g, const numbered *distinct, int32_t c
     g->columns = keep(b, (size_t)features, sizeof *g->columns);
     make_lanes(b, g, distinct, count, used, columns);
     make_category_splits(b, g, columns);
+    if (g->num_masks > UINT16_MAX) fail(b, "unsupported: its splits name too many categories");
     for (int32_t i = g->first_tree; i < g->first_tree + g->num_trees; i++) {
         enter_tree(b, i);
         emit_tree(b, g, b->f->trees + i);
@@ -757,7 +792,7 @@ static size_t scratch_size(const forest *f) {
     size_t size = padded((size_t)f->max_words * PLANE_BYTES);
     size += padded((size_t)f->max_columns * BLOCK * real);
     size += padded((size_t)f->num_outputs * span * sum);
-    size += padded((size_t)(f->any_delayed ? f->max_group_trees : 1) * span);
+    size += padded((size_t)(f->any_delayed ? f->max_group_trees : BATCH) * span);
     size += padded(span * 4) + padded(span * 2);
     if (f->any_delayed) size += padded(span * (size_t)f->num_features * real);
     return size;
@@ -831,7 +866,7 @@ EXPORT forest *forest_build(const forest_spec *spec, int instructions, char *err
     if (!o || !b) {
         free(o);
         free(b);
-        snprintf(error, error_size, "out of memory");
+        snprintf(error, error_size, "memory: none is left");
         return NULL;
     }
     *b = (builder){.spec = spec, .f = &o->f, .error = error, .error_size = error_size};
@@ -852,6 +887,7 @@ EXPORT forest *forest_build(const forest_spec *spec, int instructions, char *err
     f->initial = keep(b, (size_t)spec->num_outputs, sizeof(double));
     memcpy(f->initial, spec->initial, (size_t)spec->num_outputs * sizeof(double));
     f->trees = keep(b, (size_t)spec->num_trees, sizeof *f->trees);
+    make_room(b);
     choose_kinds(b);
     make_groups(b);
     size_up(f);
