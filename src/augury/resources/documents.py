@@ -242,7 +242,7 @@ class _Reader:
     def _scalar(self, node: yaml.Node, where: str) -> Any:
         try:
             found = self._constructor.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, LookupError, TypeError) as error:
             problem = getattr(error, "problem", None) or error
             self._fault(node, where, f"cannot be read: {problem}")
             return None
@@ -259,7 +259,11 @@ class _Reader:
             if key in seen:
                 self._fault(key_node, f"{where}.{key}".strip("."), "stands here a second time")
             seen.add(key)
-        self._constructor.flatten_mapping(node)  # `<<`: what it brings comes first, and is weaker
+        try:
+            self._constructor.flatten_mapping(node)  # `<<`: what it brings is first, and weaker
+        except (yaml.YAMLError, RecursionError) as error:
+            problem = getattr(error, "problem", None) or "it merges itself"
+            self._fault(node, where, f"cannot be merged: {problem}")
         yield from {str(key_node.value): value for key_node, value in node.value}.items()
 
     def _fault(self, node: yaml.Node, path: str, message: str) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from augury.errors import Fault, InvalidError
@@ -99,6 +101,7 @@ def test_merge_keys_and_anchors_work() -> None:
         ("jobs:\n- name: a/b", ["line 2: jobs.0.name: expected a name"]),
         ("jobs:\n- name: 7", ["line 2: jobs.0.name: expected a name"]),
         ("jobs:\n- name: a\n  model: x\n  model: y", ["line 4: jobs.0.model: stands here"]),
+        ("jobs:\n- {name: a, <<: 3}", ["line 2: jobs.0: cannot be merged: expected a mapping"]),
         ("jobs: []\njobs: []", ["line 2: jobs: stands here a second time"]),
         ("jobs:\n- {name: a, x: .nan}", ["line 2: jobs.0: expected what JSON can hold"]),
         ('jobs:\n- {name: a, x: "\\0"}', ["line 2: jobs.0: expected what JSON can hold"]),
@@ -221,3 +224,40 @@ def test_names() -> None:
 def test_hints() -> None:
     assert did_you_mean("outptu", ["output", "input"]) == "; did you mean 'output'?"
     assert did_you_mean("zzz", ["output"]) == ""
+
+
+_WORDS = [
+    *("jobs", "rules", "models", "name", "a", "model", "{", "}", "[", "]", ",", "'", '"', "#"),
+    *("---", "...", "?", "~", "|", ">", "\\", "0x", ".inf", "1e999", "-{SP}", ":{SP}", "&x{SP}"),
+    *(
+        "*x{SP}",
+        "<<:{SP}",
+        "!!int{SP}",
+        "!!bool{SP}",
+        "!!binary{SP}",
+        "!!set{SP}",
+        "%YAML{SP}9.9",
+        "\x00",
+    ),
+    *("{NL}", "{TAB}", "{SP}"),
+]
+_SPACES = {"{NL}": "\n", "{TAB}": "\t", "{SP}": " "}
+
+
+def _joined(words: list[str]) -> str:
+    text = "".join(words)
+    for name, space in _SPACES.items():
+        text = text.replace(name, space)
+    return text
+
+
+_TEXTS = st.lists(st.sampled_from(_WORDS), max_size=25).map(_joined)
+
+
+@given(_TEXTS | st.binary(max_size=40) | st.text(max_size=40))
+def test_nothing_but_the_declared_error_comes_out(text: str | bytes) -> None:
+    for parse in (parse_document, lambda given: parse_entry(given, section="jobs", name="a")):
+        try:
+            parse(text)
+        except InvalidError as error:
+            assert error.faults
