@@ -29,7 +29,7 @@ class Literal(Decimal):
         return made
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Members:
     """The members of an object, in the order of the text, repeated ones included."""
 
@@ -37,6 +37,9 @@ class Members:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def __repr__(self) -> str:
+        return repr(dict(self.pairs))
 
 
 def read_real(text: str) -> float | Literal:
@@ -108,6 +111,13 @@ def is_number(value: Any) -> bool:
 def members(value: Any) -> list[tuple[Any, Any]]:
     """Names and values of an object, in order."""
     return list(value.pairs if isinstance(value, Members) else value.items())
+
+
+def inner_values(value: Any) -> list[Any]:
+    """What an object or list holds; nothing for all else."""
+    if is_object(value):
+        return [item for _, item in members(value)]
+    return list(value) if is_list(value) else []
 
 
 def only_member(value: Any) -> tuple[Any, Any] | None:

@@ -162,7 +162,7 @@ class Index:
         for entry in hits.maybe:
             if entry.rule_id in hits.rules:
                 continue
-            if hits.plain and not entry.branch.guards:
+            if hits.plain and entry.simple:
                 met = _meets_plainly(entry, event, hits)
             elif entry.numeric and not hits.exact:
                 hits.blurred = True
@@ -237,10 +237,12 @@ def mentioned(branch: Branch, scope: str = "") -> Iterator[str]:
 
 def _entry(rule_id: str, branch: Branch, access: Field | None) -> Entry:
     names = tuple(tuple(item.path.split(".")) for item in branch.fields)
-    odd = any(not name for each in names for name in each)
-    alone = access is not None and len(branch.fields) == 1 and not branch.guards and not odd
+    # names that are empty are found by row only, where Java's ways of cutting paths are kept
+    simple = not branch.guards and all(name for each in names for name in each)
+    alone = access is not None and len(branch.fields) == 1 and simple
     sure = alone and not (branch.by_row and branch.fields[0].quantifiers)
-    return Entry(rule_id, branch, names, sure, numeric=not sure and _looks_at_numbers(branch))
+    numeric = not sure and _looks_at_numbers(branch)
+    return Entry(rule_id, branch, names, sure=sure, simple=simple, numeric=numeric)
 
 
 def _specificity(test: Test) -> int:

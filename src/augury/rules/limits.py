@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from augury.errors import Fault, PatternError
+from augury.rules.document import inner_values
 
 MAX_DEPTH = 100  # objects and lists within each other
 MAX_BRANCHES = 1_000  # what all `$or` of one pattern multiply to
@@ -81,12 +82,18 @@ class one_fault:  # noqa: N801 - used as a statement
 
 def shown(found: object) -> str:
     """A value as it may stand in a message: short, and on one line."""
-    from augury.rules.document import Members
-
-    if isinstance(found, Members):
-        found = dict(found.pairs)
     text = repr(found)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def is_too_deep(value: Any) -> bool:
+    """True if objects and lists lie within each other more than `MAX_DEPTH` times."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 2):
+        level = [item for each in level for item in inner_values(each)]
+        if not level:
+            return False
+    return True
 
 
 def member(path: str, name: Any) -> str:

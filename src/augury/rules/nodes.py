@@ -179,16 +179,20 @@ class IndexNode:
         if not hits.plain:
             for posting in self.quantified.values():
                 hits.maybe += posting.maybe
-        elif value is None or isinstance(value, str | bool | int | float | Decimal):
+        elif value.__class__ in _KINDS:
             self._buts.find(value, hits)
-            for quantifier, posting in self._single.items():
-                if quantifier.holds_scalar(value, event):
-                    _take_each(posting, hits)
+            if self._single:
+                self._take_single(value, hits, event)
         else:
             leaf = read_leaf(value, event)
             for quantifier, posting in self.quantified.items():
                 if quantifier.holds(leaf):
                     _take_each(posting, hits)
+
+    def _take_single(self, value: Any, hits: Hits, event: Mapping[str, Any]) -> None:
+        for quantifier, posting in self._single.items():
+            if quantifier.holds_scalar(value, event):
+                _take_each(posting, hits)
 
 
 def _excludes_texts(item: Quantifier) -> TypeGuard[NoneOf]:

@@ -15,7 +15,7 @@ from augury.errors import Fault, InvalidError, PatternError
 from augury.rules.branches import Condition
 from augury.rules.document import read_pattern
 from augury.rules.evaluate import meets
-from augury.rules.limits import shown
+from augury.rules.limits import MAX_DEPTH, is_too_deep, shown
 
 DIALECTS = ("augury", "eventbridge", "oci", "cloudevents")
 
@@ -58,9 +58,12 @@ def compile_pattern(
     """
     if dialect not in DIALECTS:
         raise InvalidError(f"expected a dialect out of {', '.join(DIALECTS)}, found {dialect!r}")
+    decoded = _decoded(pattern, dialect)
+    if is_too_deep(decoded):
+        raise _refusal(dialect, f"at most {MAX_DEPTH} levels of objects and lists", "more")
     # a dialect is imported when it is first used: most rules need only one
     module = import_module(f"augury.rules.{dialect}")
-    return Pattern(module.read(_decoded(pattern, dialect)), dialect)
+    return Pattern(module.read(decoded), dialect)
 
 
 def _decoded(pattern: Any, dialect: str) -> Any:
@@ -69,5 +72,9 @@ def _decoded(pattern: Any, dialect: str) -> Any:
     try:
         return read_pattern(pattern)
     except ValueError as error:
-        fault = Fault(path="$", message=f"expected JSON ({error}), found {shown(pattern)}")
-        raise PatternError(f"not a pattern in dialect {dialect}", faults=[fault]) from error
+        raise _refusal(dialect, f"JSON ({error})", shown(pattern)) from error
+
+
+def _refusal(dialect: str, allowed: str, found: str) -> PatternError:
+    fault = Fault(path="$", message=f"expected {allowed}, found {found}")
+    return PatternError(f"not a pattern in dialect {dialect}", faults=[fault])

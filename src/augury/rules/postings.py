@@ -16,6 +16,7 @@ class Entry:
 
     Attributes:
         sure: nothing but the posting's test is asked for.
+        simple: in a plain event, each field can be looked up by its names.
         numeric: some test of the branch depends on how exactly a number was read.
     """
 
@@ -23,6 +24,7 @@ class Entry:
     branch: Branch
     names: tuple[tuple[str, ...], ...]
     sure: bool
+    simple: bool
     numeric: bool
 
 
