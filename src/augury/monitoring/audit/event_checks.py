@@ -131,9 +131,9 @@ def _duplicate(page: EventPage) -> Iterator[Finding]:
 
 
 def _unmarked(event: AuditedEvent) -> Iterator[Finding]:
-    row = event.row
-    if row.key_position is not None and row.key_position < row.position:
-        expected = f"duplicate_of={row.key_position}, where its (source, id) was first accepted"
+    key = event.key
+    if key is not None and key.position < event.row.position:
+        expected = f"duplicate_of={key.position}, where its (source, id) was first accepted"
         yield Finding(event.subject, expected, "duplicate_of=None")
 
 
@@ -160,27 +160,25 @@ def _marked(event: AuditedEvent, original: sa.Row[Any] | None) -> Iterator[Findi
 def _key(page: EventPage) -> Iterator[Finding]:
     """The key of a first event, as long as it must be remembered."""
     for event in page.events:
-        row = event.row
+        row, key = event.row, event.key
         if row.duplicate_of is not None:
             continue
-        if row.key_position == row.position and row.key_digest == row.content_digest:
-            continue
-        if row.key_position is not None and row.key_position < row.position:
-            continue  # an unmarked duplicate, which has a check of its own
+        if key is not None:
+            right = key.position == row.position and key.content_digest == row.content_digest
+            if right or key.position < row.position:  # an unmarked duplicate has its own check
+                continue
         if row.accepted_at < page.keys_since:
             continue
-        expected, found = differences(
-            {"key_position": row.position, "key_digest": row.content_digest}, row._mapping
-        )
-        if found:
-            yield Finding(f"{event.subject} ({row.source}, {row.event_id})", expected, found)
+        wanted = {"position": row.position, "content_digest": row.content_digest}
+        expected, found = differences(wanted, key._mapping if key is not None else {})
+        yield Finding(f"key of {event.subject} ({row.source}, {row.event_id})", expected, found)
 
 
 def _buried(page: EventPage) -> Iterator[Finding]:
     for event in page.events:
-        if event.row.dead_letter_id is not None:
+        if event.grave is not None:
             entry = f"entry {event.row.entry_id}"
-            found = f"in both: {event.subject} and {event.row.dead_letter_id}"
+            found = f"in both: {event.subject} and {event.grave.id}"
             yield Finding(entry, "to be routed or a dead letter", found)
 
 

@@ -6,7 +6,7 @@ routed is decided again here, from the stored body under the stored ruleset, onc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,7 +35,9 @@ class AuditedEvent:
     """One event with its evidence.
 
     Attributes:
-        row: of `events`, with `key_position`, `key_digest` (of `event_keys`) and `dead_letter_id`.
+        row: of `events`.
+        key: of `event_keys` for its (source, id), if there is one.
+        grave: of `dead_letters` for the same entry, if there is one.
         document: the body, decoded; None if it is no JSON object any more.
         rules: the ruleset it was routed under, or why that cannot be put together.
         matched: what the matcher says now; None without document or rules.
@@ -43,6 +45,8 @@ class AuditedEvent:
     """
 
     row: sa.Row[Any]
+    key: sa.Row[Any] | None
+    grave: sa.Row[Any] | None
     document: dict[str, Any] | None
     rules: StoredRules | str
     matched: list[str] | None
@@ -82,12 +86,13 @@ def event_pages(
     rulesets = Rulesets()
     while True:
         with database.read() as connection:
-            rows = connection.execute(_events(after, until)).all()
-            if not rows:
+            first = connection.scalar(_next_position(after, until))
+            if first is None:
                 return
+            after = min(first + _PAGE_ROWS - 1, until)
+            rows = connection.execute(_events(first, after)).all()
             page = _page(connection, rows, rulesets, keys_since)
         yield page
-        after = rows[-1].position
 
 
 def _page(
@@ -99,8 +104,19 @@ def _page(
     decided: dict[int, list[sa.Row[Any]]] = {}
     for outcome in connection.execute(_outcomes(rows[0].position, rows[-1].position)):
         decided.setdefault(outcome.position, []).append(outcome)
+    keys = _found(
+        connection, event_keys, ("source", "event_id"), ((r.source, r.event_id) for r in rows)
+    )
+    entries = ((row.incarnation, row.entry_id) for row in rows)
+    graves = _found(connection, dead_letters, ("incarnation", "entry_id"), entries)
     audited = [
-        _audited(row, rulesets.get(connection, row.ruleset_version), decided.get(row.position, []))
+        _audited(
+            row,
+            keys.get((row.source, row.event_id)),
+            graves.get((row.incarnation, row.entry_id)),
+            rulesets.get(connection, row.ruleset_version),
+            decided.get(row.position, ()),
+        )
         for row in rows
     ]
     named = {row.duplicate_of for row in rows if row.duplicate_of is not None}
@@ -109,13 +125,17 @@ def _page(
 
 
 def _audited(
-    row: sa.Row[Any], rules: StoredRules | str, decided: Sequence[sa.Row[Any]]
+    row: sa.Row[Any],
+    key: sa.Row[Any] | None,
+    grave: sa.Row[Any] | None,
+    rules: StoredRules | str,
+    decided: Sequence[sa.Row[Any]],
 ) -> AuditedEvent:
     document = decode(row.body)
     matched = None
     if document is not None and not isinstance(rules, str):
         matched = rules.matched(document)
-    return AuditedEvent(row, document, rules, matched, decided)
+    return AuditedEvent(row, key, grave, document, rules, matched, decided)
 
 
 def decode(body: str | bytes) -> dict[str, Any] | None:
@@ -127,23 +147,44 @@ def decode(body: str | bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _events(after: int, until: int) -> sa.Select[Any]:
-    key = (event_keys.c.source == events.c.source) & (event_keys.c.event_id == events.c.event_id)
-    grave = (dead_letters.c.incarnation == events.c.incarnation) & (
-        dead_letters.c.entry_id == events.c.entry_id
+def _next_position(after: int, until: int) -> sa.Select[Any]:
+    return sa.select(sa.func.min(events.c.position)).where(
+        events.c.position > after, events.c.position <= until
     )
+
+
+def _events(first: int, last: int) -> sa.Select[Any]:
+    """A range of positions, not a number of rows: no database can read more than these."""
     return (
-        sa.select(
-            events,
-            event_keys.c.position.label("key_position"),
-            event_keys.c.content_digest.label("key_digest"),
-            dead_letters.c.id.label("dead_letter_id"),
-        )
-        .select_from(events.outerjoin(event_keys, key).outerjoin(dead_letters, grave))
-        .where(events.c.position > after, events.c.position <= until)
+        sa.select(events)
+        .where(events.c.position >= first, events.c.position <= last)
         .order_by(events.c.position)
-        .limit(_PAGE_ROWS)
     )
+
+
+def _found(
+    connection: sa.Connection,
+    table: sa.Table,
+    names: tuple[str, str],
+    pairs: Iterable[tuple[str, str]],
+) -> dict[tuple[str, str], sa.Row[Any]]:
+    """Rows of `table` whose columns `names` are one of `pairs`.
+
+    Not a join: without statistics PostgreSQL would read the whole table for every page. Not a list
+    of pairs either: SQLite would do so always.
+    """
+    if connection.execute(sa.select(table).limit(1)).first() is None:
+        return {}  # most often there is no dead letter at all
+    grouped: dict[str, list[str]] = {}
+    for first, second in pairs:
+        grouped.setdefault(first, []).append(second)
+    first_column, second_column = (table.c[name] for name in names)
+    found: dict[tuple[str, str], sa.Row[Any]] = {}
+    for first, seconds in grouped.items():
+        select = sa.select(table).where(first_column == first, second_column.in_(seconds))
+        for row in connection.execute(select):
+            found[first, row._mapping[second_column]] = row
+    return found
 
 
 def _outcomes(first: int, last: int) -> sa.Select[Any]:
