@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from harness import Augury
 
+from augury.settings import Settings
+from augury.storage.database import Database
+
 
 @pytest.fixture
 def start_augury(tmp_path: Path) -> Iterator[Callable[..., Augury]]:
@@ -26,3 +29,16 @@ def start_augury(tmp_path: Path) -> Iterator[Callable[..., Augury]]:
     yield start
     left = [line for one in started for line in one.end()]
     assert left == []
+
+
+@pytest.fixture(params=["embedded", "services"])
+def backend(request: pytest.FixtureRequest, settings: Settings) -> dict[str, str]:
+    """Variables of an installation: SQLite and its own Valkey, then PostgreSQL and Redis."""
+    if request.param == "embedded":
+        return {}
+    database: Database = request.getfixturevalue("postgres_database")
+    return {
+        "database_url": database.url,
+        "redis_url": request.getfixturevalue("redis_url"),
+        "namespace": settings.namespace,
+    }

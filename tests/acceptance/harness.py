@@ -41,7 +41,7 @@ class Augury:
         self.home = folder / "home"
         self.workers = workers
         self.process: subprocess.Popen[bytes] | None = None
-        self._variables = {f"AUGURY_{name.upper()}": value for name, value in variables.items()}
+        self._settings: dict[str, Any] = variables
         self._starts = 0
         self.at_end: list[Callable[[], None]] = []  # what a test has opened on this installation
 
@@ -50,7 +50,8 @@ class Augury:
     @property
     def environment(self) -> dict[str, str]:
         """Of every process of this installation."""
-        return child_environment(AUGURY_HOME=str(self.home), **self._variables)
+        variables = {f"AUGURY_{name.upper()}": value for name, value in self._settings.items()}
+        return child_environment(AUGURY_HOME=str(self.home), **variables)
 
     @property
     def _told(self) -> Path:
@@ -145,10 +146,10 @@ class Augury:
                 found.append(f"{process.pid}: {' '.join(process.info['cmdline'] or ())}")
         return found
 
-    def redis_urls(self) -> list[str]:
-        """Addresses of the servers that this installation has started itself."""
-        settings = Settings(home=self.home)
-        return [] if "AUGURY_REDIS_URL" in self._variables else [settings.effective_redis_url]
+    @property
+    def settings(self) -> Settings:
+        """As every process of this installation reads them."""
+        return Settings(home=self.home, **self._settings)
 
     # --- its surfaces -----------------------------------------------------------------------------
 

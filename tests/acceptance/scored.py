@@ -127,7 +127,7 @@ class Scored:
     @cached_property
     def database(self) -> Database:
         """The installation's ledger; only read here."""
-        database = Database(f"sqlite:///{self.augury.home / 'augury.db'}")
+        database = Database(self.augury.settings.effective_database_url)
         self.augury.at_end.append(database.close)
         return database
 

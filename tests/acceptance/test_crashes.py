@@ -96,8 +96,10 @@ def test_worker_killed_mid_shard(start_augury: Start, undisturbed: str, after: i
     _check(world, undisturbed, again=in_flight)
 
 
-def test_every_worker_killed_at_once(start_augury: Start, undisturbed: str) -> None:
-    augury = start_augury(workers=2)
+def test_every_worker_killed_at_once(
+    start_augury: Start, undisturbed: str, backend: dict[str, str]
+) -> None:
+    augury = start_augury(workers=2, **backend)
     world = _slow_world(augury)
     _land(world)
     augury.until(lambda: _done(world) >= 1, "one shard is done")
@@ -109,19 +111,21 @@ def test_every_worker_killed_at_once(start_augury: Start, undisturbed: str) -> N
 
 
 @pytest.mark.parametrize("child", ["router", "relay", "sweeper", "sources", "api"])
-def test_other_process_killed_while_files_land(start_augury: Start, child: str) -> None:
-    """Killed while sixty files land: every one is scored once."""
-    augury = start_augury(workers=1)
+def test_other_process_killed_while_files_land(
+    start_augury: Start, child: str, backend: dict[str, str]
+) -> None:
+    """Killed twice while thirty files land: every one is scored once."""
+    augury = start_augury(workers=1, **backend)
     world = Scored(augury)
     world.apply()
-    for number in range(60):
+    for number in range(30):
         write_file(world.landing / f"{number:02}.parquet", 1_000, seed=number)
-        if number in {10, 40}:
+        if number in {5, 20}:
             old = augury.kill(child)
             augury.until_restarted(child, old)
-    runs = world.until_finished(60, timeout_s=90)
-    assert [run.state for run in runs] == ["SUCCEEDED"] * 60
-    assert sum(world.manifest(run)["rows"]["predicted"] for run in runs) == 60_000
+    runs = world.until_finished(30, timeout_s=90)
+    assert [run.state for run in runs] == ["SUCCEEDED"] * 30
+    assert sum(world.manifest(run)["rows"]["predicted"] for run in runs) == 30_000
     world.until_routed()
     assert world.audit()["violations"] == []
 
@@ -212,8 +216,7 @@ def test_wiped_redis_loses_no_accepted_run(start_augury: Start, undisturbed: str
     world = _slow_world(augury)
     _land(world)
     augury.until(lambda: _done(world) >= 2, "two shards are done")
-    (url,) = augury.redis_urls()
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(augury.settings.effective_redis_url) as client:
         client.flushall()
     (run,) = world.until_finished(1, timeout_s=90)
     assert run.state == "SUCCEEDED", run.lifecycle_details

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 NUM_ROWS = 60_000
 
 
-def test_life_of_an_event(start_augury: Callable[..., Augury]) -> None:
-    augury = start_augury(workers=2)
+def test_life_of_an_event(start_augury: Callable[..., Augury], backend: dict[str, str]) -> None:
+    augury = start_augury(workers=2, **backend)
     world = Scored(augury)
     world.apply(mode="distributed", target_shard_rows=20_000)
 
