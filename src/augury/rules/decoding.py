@@ -17,6 +17,8 @@ from augury.errors import InvalidError
 from augury.rules.document import read_event, read_real
 from augury.rules.nodes import IndexNode
 
+_MANY_KEYS = 60  # msgspec looks for a key of a declared shape in their order
+
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -70,6 +72,8 @@ def read_whole(raw: bytes | str) -> dict[str, Any]:
 
 def _shape(node: IndexNode) -> Any:
     """The type of an object at a node: a dict of the members that rules mention."""
+    if len(node.keys) > _MANY_KEYS:
+        return dict[str, Any]
     members = {
         key: Any if not child.children else _value(child) for key, child in node.keys.items()
     }

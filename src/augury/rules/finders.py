@@ -9,7 +9,8 @@ prefix of that; ranges cut the numbers into slots. What has no better way is ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, override
 
@@ -31,8 +32,10 @@ from augury.rules.conditions import (
 )
 from augury.rules.postings import Finder, Hits, Posting, SortedTexts
 from augury.rules.ranges import RangeFinder, is_plain
-from augury.rules.regexes import GROUP, Search
+from augury.rules.regexes import Searches, whole
 from augury.rules.texts import wildcard_matches
+
+_MANY_WILDCARDS = 16  # with one text in common, from which on RE2 is faster than asking each
 
 
 class _Keyed(Finder):
@@ -201,6 +204,24 @@ class FoldFinder(ScanFinder):
                 hits.take(posting)
 
 
+class _Wildcards:
+    """Wildcards that have one text in common; searched for together if there are many."""
+
+    def __init__(self) -> None:
+        self.postings: dict[Wildcard, Posting] = {}
+        self.searches: Searches[Wildcard] | None = None
+
+    def find(self, value: str, hits: Hits) -> None:
+        tests: Iterable[Wildcard] = self.postings
+        if len(self.postings) > _MANY_WILDCARDS:
+            if self.searches is None:
+                self.searches = Searches({whole(test.parts): test for test in tests})
+            tests = self.searches.found(value)
+        for test in tests:
+            if wildcard_matches(test.parts, value):
+                hits.take(self.postings[test])
+
+
 class WildcardFinder(Finder):
     """Wildcards, by the text before the first star, or else by the one after the last."""
 
@@ -216,30 +237,27 @@ class WildcardFinder(Finder):
     @override
     def posting(self, test: Wildcard) -> Posting:
         place, key = self._place(test)
-        group: dict[Wildcard, Posting] = place.get_or_add(key, dict)
-        return group.setdefault(test, Posting())
+        group: _Wildcards = place.get_or_add(key, _Wildcards)
+        group.searches = None
+        return group.postings.setdefault(test, Posting())
 
     @override
     def discard(self, test: Wildcard) -> None:
         place, key = self._place(test)
-        group = place.postings.get(key, {})
-        group.pop(test, None)
-        if not group:
-            place.discard(key)
+        group: _Wildcards | None = place.postings.get(key)
+        if group is not None:
+            group.postings.pop(test, None)
+            group.searches = None
+            if not group.postings:
+                place.discard(key)
 
     @override
     def find(self, value: str, hits: Hits) -> None:
         for group in self._by_start.beginnings(value):
-            _take_wildcards(group, value, hits)
+            group.find(value, hits)
         if self._by_end.postings:
             for group in self._by_end.beginnings(value[::-1]):
-                _take_wildcards(group, value, hits)
-
-
-def _take_wildcards(group: dict[Wildcard, Posting], value: str, hits: Hits) -> None:
-    for test, posting in group.items():
-        if wildcard_matches(test.parts, value):
-            hits.take(posting)
+                group.find(value, hits)
 
 
 class NetworkFinder(Finder):
@@ -298,24 +316,23 @@ class ButFinder(ScanFinder):
 
     def __init__(self) -> None:
         super().__init__()
-        self._by_text: dict[str, int] = {}  # how many tests exclude it
+        self._by_text: dict[str, dict[Test, None]] = {}  # the tests that exclude it
         self._all: Posting | None = None
+        self._num_postings: Counter[str] = Counter()  # by rule
 
     @override
     def posting(self, test: Test) -> Posting:
-        self._all = None
-        if test not in self._postings:
-            for text in _excluded(test):
-                self._by_text[text] = self._by_text.get(text, 0) + 1
+        for text in _excluded(test):
+            self._by_text.setdefault(text, {})[test] = None
         return super().posting(test)
 
     @override
     def discard(self, test: Test) -> None:
-        self._all = None
-        for text in _excluded(test) if test in self._postings else ():
-            self._by_text[text] -= 1
-            if not self._by_text[text]:
-                del self._by_text[text]
+        for text in _excluded(test):
+            tests = self._by_text.get(text, {})
+            tests.pop(test, None)
+            if not tests:
+                self._by_text.pop(text, None)
         super().discard(test)
 
     @override
@@ -324,14 +341,23 @@ class ButFinder(ScanFinder):
 
     @override
     def find(self, value: Any, hits: Hits) -> None:
-        if value in self._by_text:
-            super().find(value, hits)
+        everything = self._all or self._gathered()
+        excluding = self._by_text.get(value) if value.__class__ is str else None
+        if excluding is None:
+            hits.take(everything)
             return
-        if self._all is None:
-            postings = self._postings.values()
-            sure = set().union(*(posting.sure for posting in postings))
-            self._all = Posting(sure, {e: None for posting in postings for e in posting.maybe})
-        hits.take(self._all)
+        out = Counter(rule_id for test in excluding for rule_id in self._postings[test].sure)
+        # a rule is out if each of its postings is
+        gone = {rule_id for rule_id, count in out.items() if count == self._num_postings[rule_id]}
+        hits.rules |= everything.sure - gone
+        hits.maybe += everything.maybe
+
+    def _gathered(self) -> Posting:
+        postings = self._postings.values()
+        self._num_postings = Counter(rule_id for each in postings for rule_id in each.sure)
+        entries = {entry: None for each in postings for entry in each.maybe}
+        self._all = Posting(set(self._num_postings), entries)
+        return self._all
 
 
 def _excluded(test: Test) -> Sequence[str]:
@@ -345,40 +371,29 @@ def excludes_texts_only(test: Test) -> bool:
 
 
 class RegexFinder(ScanFinder):
-    """Expressions, searched for in groups."""
+    """Expressions, searched for together."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._groups: list[tuple[Search, list[Posting]]] | None = None
+        self._searches: Searches[Posting] | None = None
 
     @override
     def posting(self, test: Test) -> Posting:
-        self._groups = None
+        self._searches = None
         return super().posting(test)
 
     @override
     def discard(self, test: Test) -> None:
-        self._groups = None
+        self._searches = None
         super().discard(test)
 
     @override
     def find(self, value: str, hits: Hits) -> None:
-        if self._groups is None:
-            self._groups = self._grouped()
-        for search, postings in self._groups:
-            for index in search.found(value):
-                hits.take(postings[index])
-
-    def _grouped(self) -> list[tuple[Search, list[Posting]]]:
-        pairs = list(self._postings.items())
-        groups = [pairs[start : start + GROUP] for start in range(0, len(pairs), GROUP)]
-        return [
-            (
-                Search([test.expression for test, _ in group if isinstance(test, Regex)]),
-                [posting for _, posting in group],
-            )
-            for group in groups
-        ]
+        if self._searches is None:
+            pairs = self._postings.items()
+            self._searches = Searches({t.expression: p for t, p in pairs if isinstance(t, Regex)})
+        for posting in self._searches.found(value):
+            hits.take(posting)
 
 
 def kind_of(test: Test) -> tuple[str, Callable[[], Finder]]:

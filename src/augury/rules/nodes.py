@@ -55,13 +55,12 @@ class IndexNode:
 
     __slots__ = (
         "_blurs", "_buts", "_finders", "_postings", "_single",
-        "children", "entries", "finds", "keys", "quantified",
+        "children", "finds", "keys", "quantified",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.children: dict[str, IndexNode] = {}
         self.keys: dict[str, IndexNode] = {}
-        self.entries: tuple[tuple[str, IndexNode], ...] = ()
         self._finders: dict[str, Finder] = {}
         self._postings: dict[Test, Posting] = {}
         self.quantified: dict[Quantifier, Posting] = {}
@@ -93,21 +92,19 @@ class IndexNode:
 
     def _learn(self, name: str, child: IndexNode) -> None:
         self.children[name] = self.keys[name] = child
-        self.entries = tuple(self.keys.items())
 
     def _replace(self, name: str, end: IndexNode) -> None:
         """Gives an end of a path the place of a mere step, with what lies below it."""
         step = self.children[name]
-        end.children, end.keys, end.entries = step.children, step.keys, step.entries
+        end.children, end.keys = step.children, step.keys
         self._learn(name, end)
 
     def _learn_dotted(self, key: str) -> None:
         self.keys.setdefault(key, _DOTTED)
-        self.entries = tuple(self.keys.items())
 
     def clear(self) -> None:
         """Forgets all paths below."""
-        self.children, self.keys, self.entries = {}, {}, ()
+        self.children, self.keys = {}, {}
 
     def load(self, test: Test | Quantifier) -> int:
         """How many entries hang on a test."""

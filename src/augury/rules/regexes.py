@@ -6,7 +6,7 @@ many of them are then searched for together, as one automaton, in groups that it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MAX_PROGRAM_BYTES = 1 << 18  # of one expression
@@ -55,3 +55,26 @@ class Search:
             return self._set.Match(value) or ()
         except UnicodeEncodeError:  # half a surrogate pair
             return self._set.Match(value.encode("utf-8", "replace")) or ()
+
+
+class Searches[T]:
+    """Any number of expressions, each of which stands for something."""
+
+    def __init__(self, expressions: Mapping[str, T]) -> None:
+        pairs = list(expressions.items())
+        groups = [pairs[start : start + GROUP] for start in range(0, len(pairs), GROUP)]
+        self._groups = [
+            (Search([text for text, _ in group]), [item for _, item in group]) for group in groups
+        ]
+
+    def found(self, value: str) -> list[T]:
+        """What the expressions stand for that are found in the value."""
+        return [items[index] for search, items in self._groups for index in search.found(value)]
+
+
+def whole(parts: Sequence[str]) -> str:
+    """The expression for a whole text that consists of the parts, with anything between them."""
+    import re2
+
+    clean = (part.encode("utf-8", "replace").decode() for part in parts)
+    return r"(?s)\A" + ".*".join(re2.escape(part) for part in clean) + r"\z"

@@ -279,11 +279,33 @@ def test_many_rules_of_every_kind_at_one_path() -> None:
             f"range{n}": {"a": [{"numeric": [">", n, "<=", n + 3]}]},
             f"net{n}": {"a": [{"cidr": f"10.0.{n % 256}.0/24"}]},
             f"wild{n}": {"a": [{"wildcard": f"v*{n}*"}]},
+            f"star{n}": {"a": [{"wildcard": f"*{n}*"}]},
+            f"end{n}": {"a": [{"wildcard": f"*{n}*x"}]},
+            f"but{n}": {"a": [{"anything-but": [f"v{n}", f"v{n + 1}"]}]},
+            f"buts{n}": {
+                "$or": [{"a": [{"anything-but": f"v{n}"}]}, {"a": [{"none": [f"v{n + 1}"]}]}]
+            },
+            f"field{n}": {f"a{n}": ["x"], "a": [{"exists": True}]},
             f"regex{n}": {"a": [{"regex": f"^v{n}"}]},
         }
     compiled = {rule_id: compile_pattern(pattern) for rule_id, pattern in rules.items()}
     matcher = Matcher(compiled)
-    for value in ["v1", "v12x", "v123x", "V7x", 17, 17.5, 0, 400, "10.0.7.9", "10.1.0.0", None]:
-        meant = {rule_id for rule_id, pattern in compiled.items() if pattern.matches({"a": value})}
-        assert matcher.match({"a": value}) == meant
-        assert matcher.match(json.dumps({"a": value}).encode()) == meant
+    for value in [
+        "v1",
+        "v12x",
+        "v123x",
+        "V7x",
+        "v\n12\nx",
+        "v12\ud800x",
+        17,
+        17.5,
+        0,
+        400,
+        "10.0.7.9",
+        "10.1.0.0",
+        None,
+    ]:
+        event = {"a": value, "a7": "x", "a.b": 1}
+        meant = {rule_id for rule_id, pattern in compiled.items() if pattern.matches(event)}
+        assert matcher.match(event) == meant
+        assert matcher.match(json.dumps(event).encode()) == meant
