@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_MAX_PROGRAM_BYTES = 1 << 18  # of one expression
+_MAX_PROGRAM_BYTES = 1 << 17  # of one expression
 _SEARCH_BYTES = 1 << 26  # of one group's automaton: a bound, not what it takes
 GROUP = 32
 
