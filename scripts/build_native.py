@@ -27,8 +27,8 @@ LIBRARY = PACKAGE / "_forest.so"
 _FLAGS = (
     "-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden",
     "-ffp-contract=off",  # a fused multiply-add rounds once where the libraries round twice
-    "-fno-math-errno", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-clobbered",
-    "-Wno-unknown-warning-option",
+    "-fno-math-errno", "-Werror=implicit-function-declaration", "-Wall", "-Wextra",
+    "-Wno-psabi", "-Wno-clobbered", "-Wno-unknown-warning-option",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # fewer rows a thread are not worth starting one
 _ROWS_A_THREAD = 4096
 # threads share the rows in whole superblocks of the kernel
-_ROWS_UNIT = 2048
+_ROWS_UNIT = 4096
 
 
 class Forest:

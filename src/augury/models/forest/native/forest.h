@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 enum { BLOCK = 256, LANE_MAX = 255, CODE_BITS = 8, PLANE_BYTES = 32 };
+enum { WALKERS = 64 }; /* rows that walk down a tree side by side */
 enum { BATCH = 32 }; /* trees whose codes are made before their values are added */
 enum { MISSING_RIGHT = 1, CATEGORICAL = 2, OTHER_RIGHT = 4 }; /* flags of a node */
 enum { F32 = 0, F64 = 1 };
@@ -86,22 +87,43 @@ typedef struct {
     uint32_t category;
 } node64;
 
+/* The same where every row takes the same number of steps: children lie side by side, and a leaf
+ * leads to itself, as nothing is >= its threshold: a NaN whose low bits are the leaf's number. */
 typedef struct {
-    int32_t kind, bits, output;
-    int32_t has_tail, num_steps;
-    uint16_t *splits;  /* complete: numbers of masks; node, left subtree, right subtree */
-    step *steps;       /* program */
+    float threshold;
+    uint16_t feature; /* highest bit: missing goes right */
+    uint16_t left;
+} twin32;
+
+typedef struct {
+    double threshold;
+    uint32_t feature;
+    uint32_t left;
+} twin64;
+
+/* How the codes are made from the masks. */
+typedef struct {
+    uint16_t *splits; /* complete: numbers of masks; node, left subtree, right subtree */
+    step *steps;      /* program */
+    int32_t num_steps;
     uint32_t planes[CODE_BITS]; /* program: byte offsets of the code's planes, lowest bit first */
+} recipe;
+
+typedef struct {
+    int32_t kind, bits, output, has_tail;
+    recipe recipes[2]; /* 0: for all blocks; 1: where nothing is missing that would need 0 */
     void *table;       /* no tail: (2^bits, width) values */
     uint8_t *bytes;    /* of few codes: the table's first bytes, its second bytes, ...; or NULL */
-    int32_t *entry;    /* tail: (2^bits) node or ~leaf */
-    void *nodes;       /* tail: node32 or node64 */
+    int32_t *entry;    /* tail: (2^bits) node or ~leaf; or a twin */
+    int32_t num_levels; /* tail of twins: steps that every row takes; 0: no twins */
+    void *nodes;       /* tail: node32 or node64; or twin32 or twin64 */
     uint32_t *node_category; /* tail with categorical nodes: 8 words a node, else NULL */
     void *leaves;      /* tail: (leaves, width) values */
 } tree;
 
 typedef struct {
     int32_t num_lanes, num_columns, num_category_splits, first_tree, num_trees, delayed;
+    int32_t mixed; /* some splits send missing values left and others of their lane right */
     uint32_t num_masks, num_scratch; /* scratch words of programs come after the masks */
     lane *lanes;
     int32_t *columns; /* features used */

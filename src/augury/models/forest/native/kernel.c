@@ -140,28 +140,28 @@ COMPLETE(7, 6, NOINLINE)
 COMPLETE(8, 7, NOINLINE)
 
 /* One call a tree; planes lowest bit first. */
-INLINE void complete(const tree *t, const word *masks, word *planes) {
+INLINE void complete(const tree *t, const uint16_t *splits, const word *masks, word *planes) {
     word code[CODE_BITS];
     switch (t->bits) {
         case 0: break;
-        case 1: complete1(t->splits, masks, code); break;
-        case 2: complete2(t->splits, masks, code); break;
-        case 3: complete3(t->splits, masks, code); break;
-        case 4: complete4(t->splits, masks, code); break;
-        case 5: complete5(t->splits, masks, code); break;
-        case 6: complete6(t->splits, masks, code); break;
-        case 7: complete7(t->splits, masks, code); break;
-        default: complete8(t->splits, masks, code); break;
+        case 1: complete1(splits, masks, code); break;
+        case 2: complete2(splits, masks, code); break;
+        case 3: complete3(splits, masks, code); break;
+        case 4: complete4(splits, masks, code); break;
+        case 5: complete5(splits, masks, code); break;
+        case 6: complete6(splits, masks, code); break;
+        case 7: complete7(splits, masks, code); break;
+        default: complete8(splits, masks, code); break;
     }
     for (int b = 0; b < t->bits; b++) planes[b] = code[t->bits - 1 - b];
 }
 
-INLINE void run_program(const tree *t, word *masks, word *planes) {
+INLINE void run_program(const tree *t, const recipe *how, word *masks, word *planes) {
     char *base = (char *)masks;
-    for (const step *s = t->steps, *end = s + t->num_steps; s < end; s++)
+    for (const step *s = how->steps, *end = s + how->num_steps; s < end; s++)
         *(word *)(base + s->target) =
             choose(*(word *)(base + s->mask), *(word *)(base + s->right), *(word *)(base + s->left));
-    for (int b = 0; b < t->bits; b++) planes[b] = at(masks, t->planes[b]);
+    for (int b = 0; b < t->bits; b++) planes[b] = at(masks, how->planes[b]);
 }
 
 #if defined(__AVX2__)
@@ -399,16 +399,19 @@ ADD_LEAVES(add_leaves_double, double)
 
 #define REAL float
 #define NODE node32
+#define TWIN twin32
 #define NAME(x) x##_float
 #define IS_FLOAT 1
 #include "real.inc"
 #undef REAL
 #undef NODE
+#undef TWIN
 #undef NAME
 #undef IS_FLOAT
 
 #define REAL double
 #define NODE node64
+#define TWIN twin64
 #define NAME(x) x##_double
 #define IS_FLOAT 0
 #include "real.inc"
@@ -448,10 +451,11 @@ static workspace lay_out(const forest *f, void *scratch) {
 }
 
 /* The codes of a tree for a block of rows. */
-static void make_codes(const tree *t, word *masks, uint8_t *codes) {
+static void make_codes(const tree *t, int simple, word *masks, uint8_t *codes) {
     word planes[CODE_BITS];
-    if (t->kind == TREE_COMPLETE) complete(t, masks, planes);
-    else run_program(t, masks, planes);
+    const recipe *how = t->recipes + simple;
+    if (t->kind == TREE_COMPLETE) complete(t, how->splits, masks, planes);
+    else run_program(t, how, masks, planes);
     gather_codes(planes, t->bits, codes);
 }
 
@@ -462,15 +466,18 @@ static void add_trees(const forest *f, const tree *trees, int count, const uint8
     else add_all_double(f, trees, count, codes, apart, n, (double *)sums);
 }
 
-static void make_masks(const forest *f, const group *g, const workspace *w, matrix m, int n) {
+/* Returns which recipe the trees may use. */
+static int make_masks(const forest *f, const group *g, const workspace *w, matrix m, int n) {
+    int simple;
     if (f->compare == F32) {
         load_columns_float(g, m, n, (float *)w->columns);
-        make_masks_float(g, (const float *)w->columns, w->masks);
+        simple = make_masks_float(g, (const float *)w->columns, w->masks);
     } else {
         load_columns_double(g, m, n, (double *)w->columns);
-        make_masks_double(g, (const double *)w->columns, w->masks);
+        simple = make_masks_double(g, (const double *)w->columns, w->masks);
     }
     join_categories(g, w->masks);
+    return simple;
 }
 
 /* Asks for some of the rows after this block, so that they are there when their turn comes. */
@@ -487,10 +494,10 @@ INLINE void fetch_ahead(matrix block, int64_t rows_left, int step, int num_steps
 static void score_block(const forest *f, const group *g, const workspace *w, matrix m, int at_row,
                         int n, int64_t rows_left) {
     const tree *trees = f->trees + g->first_tree;
-    make_masks(f, g, w, m, n);
+    int simple = make_masks(f, g, w, m, n);
     if (g->delayed) {
         for (int i = 0; i < g->num_trees; i++)
-            make_codes(trees + i, w->masks, w->codes + (ptrdiff_t)i * f->span + at_row);
+            make_codes(trees + i, simple, w->masks, w->codes + (ptrdiff_t)i * f->span + at_row);
         return;
     }
     char *sums = w->sums + at_row * (f->accumulate == F32 ? 4 : 8);
@@ -498,28 +505,29 @@ static void score_block(const forest *f, const group *g, const workspace *w, mat
         int count = g->num_trees - first < BATCH ? g->num_trees - first : BATCH;
         for (int i = 0; i < count; i++) {
             fetch_ahead(m, rows_left, first + i, g->num_trees);
-            make_codes(trees + first + i, w->masks, w->codes + i * BLOCK);
+            make_codes(trees + first + i, simple, w->masks, w->codes + i * BLOCK);
         }
         add_trees(f, trees + first, count, w->codes, BLOCK, n, sums);
     }
 }
 
 static void descend_tree(const forest *f, const tree *t, const uint8_t *codes, matrix rows, int n,
-                         const workspace *w) {
-    if (f->compare == F32) descend_float(t, codes, rows, n, w->where, w->active);
-    else descend_double(t, codes, rows, n, w->where, w->active);
+                         int missing, const workspace *w) {
+    if (f->compare == F32) walk_float(t, codes, rows, n, missing, w->where, w->active);
+    else walk_double(t, codes, rows, n, missing, w->where, w->active);
     if (f->accumulate == F32)
         add_leaves_float(t, w->where, f->width, n, (float *)w->sums, f->span);
     else
         add_leaves_double(t, w->where, f->width, n, (double *)w->sums, f->span);
 }
 
-static void score_tails(const forest *f, const group *g, const workspace *w, matrix rows, int n) {
+static void score_tails(const forest *f, const group *g, const workspace *w, matrix rows, int n,
+                        int missing) {
     const tree *trees = f->trees + g->first_tree;
     for (int i = 0; i < g->num_trees;) {
         const uint8_t *codes = w->codes + (ptrdiff_t)i * f->span;
         if (trees[i].has_tail) {
-            descend_tree(f, trees + i++, codes, rows, n, w);
+            descend_tree(f, trees + i++, codes, rows, n, missing, w);
             continue;
         }
         int count = 1;
@@ -569,7 +577,12 @@ void KERNEL(const forest *f, void *scratch, matrix m, void *out) {
     for (int64_t first = 0; first < m.num_rows; first += f->span) {
         int n = (int)(m.num_rows - first < f->span ? m.num_rows - first : f->span);
         matrix rows = part(m, first, n), tails = rows;
-        if (f->any_delayed) tails = tail_rows(f, &w, rows);
+        int missing = 0;
+        if (f->any_delayed) {
+            tails = tail_rows(f, &w, rows);
+            missing = f->compare == F32 ? any_missing_float(tails, f->num_features)
+                                        : any_missing_double(tails, f->num_features);
+        }
         start_sums(f, &w, n);
         for (int i = 0; i < f->num_groups; i++) {
             const group *g = f->groups + i;
@@ -578,7 +591,7 @@ void KERNEL(const forest *f, void *scratch, matrix m, void *out) {
                 int64_t left = m.num_rows - first - row - size;
                 score_block(f, g, &w, part(rows, row, size), row, size, left);
             }
-            if (g->delayed) score_tails(f, g, &w, tails, n);
+            if (g->delayed) score_tails(f, g, &w, tails, n, missing);
         }
         put_sums(f, &w, n, (char *)out + (size_t)first * (size_t)f->num_outputs * sum_size);
     }

@@ -11,10 +11,11 @@
 #define EXPORT __attribute__((visibility("default")))
 
 /* Costs of 256 rows in cycles, measured on a Zen 3; only their ratios matter. */
-static const double COST_SPLIT = 2.5, COST_CHOOSE = 1.1, COST_STEP = 3.2, COST_CODES = 100,
-                    COST_ADD = 300, COST_ENTER = 700, COST_VISIT = 256 * 2.6;
+static const double COST_MASK = 7, COST_SPLIT = 1.5, COST_CHOOSE = 1.1, COST_STEP = 3.2, COST_CODES = 100,
+                    COST_ADD = 300, COST_ENTER = 700, COST_VISIT = 256 * 6,
+                    COST_WALK = 256 * 6, COST_LEVEL = 256;
 
-enum { DIRECT_MAX = 16, MASK_LIMIT = 9000, SPAN = 2048, ZERO = 0, ONE = PLANE_BYTES };
+enum { DIRECT_MAX = 16, MASK_LIMIT = 9000, SPAN = 4096, ZERO = 0, ONE = PLANE_BYTES };
 
 typedef struct block {
     struct block *next;
@@ -32,11 +33,15 @@ typedef struct {
     uint8_t *coded;       /* (nodes) the node is in the coded part of its tree */
     int32_t *split;       /* (nodes) number of the distinct (feature, threshold) */
     int32_t *depth;       /* (nodes) */
+    int32_t *height;      /* (nodes) levels below */
     double *weight;       /* (nodes) */
     int32_t *order;       /* (nodes of the largest tree) preorder */
     int64_t base;         /* first node of the tree at hand */
-    int32_t num_ordered;
-    uint32_t *mask[2];    /* (distinct splits) offset of the mask in the group at hand */
+    double fresh;         /* share of the splits that no other node has */
+    int32_t num_ordered, num_nodes; /* nodes that can be reached, and all of the tree */
+    /* (distinct splits) offset of the mask in the group at hand: missing goes left, right, or it
+     * does not matter */
+    uint32_t *mask[3];
     uint32_t *category_mask; /* (nodes) the same for categorical nodes */
 } builder;
 
@@ -93,6 +98,7 @@ static void enter_tree(builder *b, int32_t number) {
     int32_t size = (int32_t)(s->tree_begin[number + 1] - b->base), top = 0;
     int32_t *stack = borrow(b, (size_t)size + 2, sizeof *stack);
     b->num_ordered = 0;
+    b->num_nodes = size;
     stack[top++] = 0;
     b->depth[b->base] = 0;
     while (top) {
@@ -130,13 +136,20 @@ static void weigh(builder *b) {
             b->weight[children[k]] = share < b->weight[node] ? share : b->weight[node];
         }
     }
+    for (int32_t i = b->num_ordered; i-- > 0;) {
+        int64_t node = b->base + b->order[i];
+        b->height[node] = 0;
+        if (is_leaf(b, node)) continue;
+        int32_t left = b->height[left_of(b, node)], right = b->height[right_of(b, node)];
+        b->height[node] = 1 + (left > right ? left : right);
+    }
 }
 
 /* ---- which part of a tree gets codes ---------------------------------------------------- */
 
 typedef struct {
     int32_t kind, bits; /* complete: bits is the depth of the coded part */
-    int32_t has_tail;
+    int32_t num_levels; /* of the tail; 0: no tail */
     double cost;
     double least; /* program: nodes of at least this weight ... */
     int32_t last; /* ... and of this weight, up to this place in preorder, are coded */
@@ -144,23 +157,27 @@ typedef struct {
 
 static int bits_for(int32_t count) { return count <= 1 ? 0 : 32 - __builtin_clz((unsigned)count - 1); }
 
+static double cost_of_list(double visits) { return COST_ENTER + visits * COST_VISIT; }
+static double cost_of_levels(int32_t levels) { return COST_WALK + levels * COST_LEVEL; }
+
 /* Cost of what comes after the masks: codes, and adding or descending. */
-static double cost_after(int has_tail, double tail_visits) {
-    return COST_CODES + (has_tail ? COST_ENTER + tail_visits * COST_VISIT : COST_ADD);
+static double cost_after(int32_t levels, double visits) {
+    if (!levels) return COST_CODES + COST_ADD;
+    return COST_CODES + fmin(cost_of_list(visits), cost_of_levels(levels));
 }
 
 static choice try_complete(const builder *b, int bits) {
     double visits = 0, nodes = (double)(1 << bits) - 1;
-    int has_tail = 0;
+    int32_t levels = 0;
     for (int32_t i = 0; i < b->num_ordered; i++) {
         int64_t node = b->base + b->order[i];
         if (is_leaf(b, node) || b->depth[node] < bits) continue;
         visits += b->weight[node];
-        has_tail = 1;
+        if (b->height[node] > levels) levels = b->height[node];
     }
     double chooses = nodes - bits; /* sum over the levels l of 2^l - 1 */
-    double cost = nodes * COST_SPLIT + chooses * COST_CHOOSE + cost_after(has_tail, visits);
-    return (choice){.kind = TREE_COMPLETE, .bits = bits, .has_tail = has_tail, .cost = cost};
+    double cost = nodes * (COST_SPLIT + b->fresh * COST_MASK) + chooses * COST_CHOOSE + cost_after(levels, visits);
+    return (choice){.kind = TREE_COMPLETE, .bits = bits, .num_levels = levels, .cost = cost};
 }
 
 /* Codes of a subtree are first..first+count-1; counts the steps that its program has. */
@@ -221,13 +238,13 @@ static choice try_program(builder *b, int32_t limit, const double *weights, int3
             ties--;
         } else if (b->weight[node] <= c.least) {
             visits += b->weight[node];
+            if (b->height[node] > c.num_levels) c.num_levels = b->height[node];
         }
     }
     int32_t nodes = mark(b, &c), next = 0;
     int32_t steps = count_steps(b, b->base, &next);
     c.bits = bits_for(next);
-    c.has_tail = limit < count;
-    c.cost = nodes * COST_SPLIT + steps * COST_STEP + cost_after(c.has_tail, visits);
+    c.cost = nodes * (COST_SPLIT + b->fresh * COST_MASK) + steps * COST_STEP + cost_after(c.num_levels, visits);
     return c;
 }
 
@@ -238,7 +255,7 @@ typedef struct {
 
 static void consider(choices *all, choice c) {
     if (c.cost < all->best.cost) all->best = c;
-    if (!c.has_tail && c.cost < all->whole.cost) all->whole = c;
+    if (!c.num_levels && c.cost < all->whole.cost) all->whole = c;
 }
 
 static choices choose_kind(builder *b) {
@@ -447,7 +464,9 @@ static void make_lanes(builder *b, group *g, const numbered *distinct, int32_t c
         for (int32_t k = 0; k < l->size; k++) {
             b->mask[0][members[k]] = (l->plain + (uint32_t)k + 1) * PLANE_BYTES;
             b->mask[1][members[k]] = (l->missing + (uint32_t)k + 1) * PLANE_BYTES;
+            b->mask[2][members[k]] = b->mask[l->plain ? 0 : 1][members[k]];
         }
+        g->mixed |= l->plain && l->missing;
         fill_lane(b, l, thresholds);
     }
 }
@@ -519,9 +538,10 @@ static void make_category_splits(builder *b, group *g, int32_t *columns) {
 
 /* ---- trees ------------------------------------------------------------------------------ */
 
-static uint32_t mask_of(const builder *b, int64_t node) {
+/* For recipe 0: where missing values go matters; for recipe 1 it does not. */
+static uint32_t mask_of(const builder *b, int64_t node, int which) {
     if (is_categorical(b, node)) return b->category_mask[node];
-    return b->mask[missing_right(b, node)][b->split[node]];
+    return b->mask[which ? 2 : missing_right(b, node)][b->split[node]];
 }
 
 static void put_value(const builder *b, void *values, int64_t at, int64_t node) {
@@ -537,21 +557,32 @@ typedef struct {
     builder *b;
     tree *t;
     group *g;
-    int32_t next_code, num_leaves;
+    recipe *how;
+    int32_t which, next_code, num_leaves;
     int32_t *place; /* (nodes of the tree) index below the coded part */
+    int32_t *line;  /* twins: the nodes in their order */
+    int32_t num_lined;
     uint32_t free_words[CODE_BITS * 257];
     int32_t num_free;
     uint32_t used_words;
 } emitter;
 
+static int32_t put_leaf(emitter *e, int64_t node) {
+    put_value(e->b, e->t->leaves, e->num_leaves, node);
+    return e->num_leaves++;
+}
+
 /* What code `code` stands for. */
 static void put_exit(emitter *e, int32_t code, int64_t node) {
     builder *b = e->b;
+    int32_t local = (int32_t)(node - b->base);
+    if (e->which) return;
     if (!e->t->has_tail) put_value(b, e->t->table, code, node);
-    else if (!is_leaf(b, node)) e->t->entry[code] = e->place[node - b->base];
-    else {
-        put_value(b, e->t->leaves, e->num_leaves, node);
-        e->t->entry[code] = ~e->num_leaves++;
+    else if (e->t->num_levels) {
+        e->t->entry[code] = e->num_lined;
+        e->line[e->num_lined++] = local;
+    } else {
+        e->t->entry[code] = is_leaf(b, node) ? ~put_leaf(e, node) : e->place[local];
     }
 }
 
@@ -562,9 +593,12 @@ static void emit_complete(emitter *e, int64_t node, int levels, uint16_t *splits
         return;
     }
     int32_t half = 1 << (levels - 1);
-    splits[0] = is_leaf(b, node) ? 0 : (uint16_t)(mask_of(b, node) / PLANE_BYTES); /* past a leaf: left */
-    emit_complete(e, is_leaf(b, node) ? node : left_of(b, node), levels - 1, splits + 1, code);
-    if (is_leaf(b, node)) return;
+    if (is_leaf(b, node)) { /* mask 0: always left */
+        emit_complete(e, node, levels - 1, splits + 1, code);
+        return;
+    }
+    splits[0] = (uint16_t)(mask_of(b, node, e->which) / PLANE_BYTES);
+    emit_complete(e, left_of(b, node), levels - 1, splits + 1, code);
     emit_complete(e, right_of(b, node), levels - 1, splits + half, code + half);
 }
 
@@ -579,17 +613,17 @@ static void give_word(emitter *e, uint32_t offset) {
 
 static void emit_program(emitter *e, int64_t node, uint32_t *planes) {
     builder *b = e->b;
-    tree *t = e->t;
+    int bits = e->t->bits;
     if (is_leaf(b, node) || !b->coded[node]) {
         int32_t code = e->next_code++;
-        for (int bit = 0; bit < t->bits; bit++) planes[bit] = code >> bit & 1 ? ONE : ZERO;
+        for (int bit = 0; bit < bits; bit++) planes[bit] = code >> bit & 1 ? ONE : ZERO;
         put_exit(e, code, node);
         return;
     }
-    uint32_t left[CODE_BITS], right[CODE_BITS], mask = mask_of(b, node);
+    uint32_t left[CODE_BITS], right[CODE_BITS], mask = mask_of(b, node, e->which);
     emit_program(e, left_of(b, node), left);
     emit_program(e, right_of(b, node), right);
-    for (int bit = 0; bit < t->bits; bit++) {
+    for (int bit = 0; bit < bits; bit++) {
         planes[bit] = left[bit];
         if (left[bit] == right[bit] && left[bit] <= ONE) continue;
         planes[bit] = mask;
@@ -597,28 +631,98 @@ static void emit_program(emitter *e, int64_t node, uint32_t *planes) {
         give_word(e, left[bit]);
         give_word(e, right[bit]);
         planes[bit] = take_word(e);
-        t->steps[t->num_steps++] = (step){mask, right[bit], left[bit], planes[bit]};
+        e->how->steps[e->how->num_steps++] = (step){mask, right[bit], left[bit], planes[bit]};
     }
 }
 
-/* Numbers the nodes below the coded part; sizes what the tree needs. */
-static int32_t place_tail(emitter *e) {
+static void emit_recipe(emitter *e, int which) {
     builder *b = e->b;
-    int32_t inner = 0;
+    tree *t = e->t;
+    if (which && !e->g->mixed) {
+        t->recipes[1] = t->recipes[0];
+        return;
+    }
+    e->which = which;
+    e->how = t->recipes + which;
+    e->next_code = e->num_free = 0;
+    e->used_words = 0;
+    if (t->kind == TREE_COMPLETE) {
+        e->how->splits = keep(b, (size_t)1 << t->bits, sizeof *e->how->splits);
+        emit_complete(e, b->base, t->bits, e->how->splits, 0);
+        return;
+    }
+    int32_t next = 0;
+    e->how->steps = keep(b, (size_t)count_steps(b, b->base, &next), sizeof *e->how->steps);
+    emit_program(e, b->base, e->how->planes);
+    if (e->used_words > e->g->num_scratch) e->g->num_scratch = e->used_words;
+}
+
+/* ---- what is below the coded part of a tree --------------------------------------------- */
+
+typedef struct {
+    int32_t inner, levels, categories;
+    double visits;
+} tail;
+
+static tail measure_tail(const builder *b) {
+    tail found = {0};
     for (int32_t i = 0; i < b->num_ordered; i++) {
         int64_t node = b->base + b->order[i];
-        if (!is_leaf(b, node) && !b->coded[node]) e->place[b->order[i]] = inner++;
+        if (is_leaf(b, node) || b->coded[node]) continue;
+        found.inner++;
+        found.visits += b->weight[node];
+        found.categories |= is_categorical(b, node);
+        if (b->height[node] > found.levels) found.levels = b->height[node];
     }
-    return inner;
+    return found;
+}
+
+/* Whether all rows take the same number of steps, and the nodes fit. */
+static int has_twins(const builder *b, const tail *below, size_t codes) {
+    const forest_spec *s = b->spec;
+    if (below->categories || cost_of_levels(below->levels) > cost_of_list(below->visits)) return 0;
+    size_t nodes = codes + 2 * (size_t)below->inner;
+    if (s->compare == F32) return nodes <= 0xffff && s->num_features <= 0x8000;
+    return nodes < 0x3fffff;
+}
+
+static void put_twin(emitter *e, int32_t at, int64_t node, int32_t left) {
+    const forest_spec *s = e->b->spec;
+    int leaf = is_leaf(e->b, node), narrow = s->compare == F32;
+    uint32_t flag = !leaf && missing_right(e->b, node) ? (narrow ? 0x8000u : 0x40000000u) : 0;
+    uint32_t feature = leaf ? 0 : (uint32_t)s->feature[node] | flag;
+    uint64_t number = leaf ? (uint64_t)put_leaf(e, node) : 0;
+    if (narrow) {
+        union { uint32_t bits; float real; } v = {0x7fc00000u | (uint32_t)number};
+        float threshold = leaf ? v.real : (float)s->threshold[node];
+        ((twin32 *)e->t->nodes)[at] = (twin32){threshold, (uint16_t)feature, (uint16_t)left};
+    } else {
+        union { uint64_t bits; double real; } v = {0x7ff8000000000000u | number};
+        double threshold = leaf ? v.real : s->threshold[node];
+        ((twin64 *)e->t->nodes)[at] = (twin64){threshold, feature, (uint32_t)left};
+    }
+}
+
+/* Level by level, so that what is visited together lies together. */
+static void emit_twins(emitter *e) {
+    builder *b = e->b;
+    for (int32_t at = 0; at < e->num_lined; at++) {
+        int64_t node = b->base + e->line[at];
+        if (is_leaf(b, node)) {
+            put_twin(e, at, node, at);
+            continue;
+        }
+        put_twin(e, at, node, e->num_lined);
+        e->line[e->num_lined++] = b->spec->left[node];
+        e->line[e->num_lined++] = b->spec->right[node];
+    }
 }
 
 static int32_t child_of(emitter *e, int64_t node) {
-    if (!is_leaf(e->b, node)) return e->place[node - e->b->base];
-    put_value(e->b, e->t->leaves, e->num_leaves, node);
-    return ~e->num_leaves++;
+    return is_leaf(e->b, node) ? ~put_leaf(e, node) : e->place[node - e->b->base];
 }
 
-static void emit_tail(emitter *e) {
+static void emit_list(emitter *e) {
     builder *b = e->b;
     const forest_spec *s = b->spec;
     for (int32_t i = 0; i < b->num_ordered; i++) {
@@ -637,12 +741,28 @@ static void emit_tail(emitter *e) {
     }
 }
 
-static int tail_has_categories(const builder *b) {
+/* Room for the tail, and its nodes' places. */
+static void make_tail(emitter *e, size_t value) {
+    builder *b = e->b;
+    tree *t = e->t;
+    tail below = measure_tail(b);
+    size_t codes = (size_t)1 << t->bits, inner = (size_t)below.inner;
+    int narrow = b->spec->compare == F32;
+    t->entry = keep(b, codes, sizeof *t->entry);
+    t->leaves = keep(b, (size_t)b->num_ordered, value);
+    if (has_twins(b, &below, codes)) {
+        t->num_levels = below.levels;
+        e->line = borrow(b, codes + 2 * inner, sizeof *e->line);
+        t->nodes = keep(b, codes + 2 * inner, narrow ? sizeof(twin32) : sizeof(twin64));
+        return;
+    }
+    t->nodes = keep(b, inner, narrow ? sizeof(node32) : sizeof(node64));
+    if (below.categories) t->node_category = keep(b, inner * 8, sizeof(uint32_t));
+    int32_t next = 0;
     for (int32_t i = 0; i < b->num_ordered; i++) {
         int64_t node = b->base + b->order[i];
-        if (!is_leaf(b, node) && !b->coded[node] && is_categorical(b, node)) return 1;
+        if (!is_leaf(b, node) && !b->coded[node]) e->place[b->order[i]] = next++;
     }
-    return 0;
 }
 
 /* The table taken apart into bytes, for kernels that look up 32 rows at once. */
@@ -658,30 +778,18 @@ static void split_table(builder *b, tree *t) {
 
 static void emit_tree(builder *b, group *g, tree *t) {
     size_t value = (b->spec->accumulate == F32 ? 4u : 8u) * (size_t)b->spec->width;
+    block *before = b->temporary;
     emitter *e = borrow(b, 1, sizeof *e);
     *e = (emitter){.b = b, .t = t, .g = g};
-    e->place = borrow(b, (size_t)b->num_ordered + 1, sizeof *e->place);
-    size_t codes = (size_t)1 << t->bits;
-    if (t->has_tail) {
-        size_t inner = (size_t)place_tail(e);
-        t->nodes = keep(b, inner, b->spec->compare == F32 ? sizeof(node32) : sizeof(node64));
-        if (tail_has_categories(b)) t->node_category = keep(b, inner * 8, sizeof(uint32_t));
-        t->leaves = keep(b, (size_t)b->num_ordered, value);
-        t->entry = keep(b, codes, sizeof *t->entry);
-    } else {
-        t->table = keep(b, codes, value);
-    }
-    if (t->kind == TREE_COMPLETE) {
-        t->splits = keep(b, codes, sizeof *t->splits);
-        emit_complete(e, b->base, t->bits, t->splits, 0);
-    } else {
-        int32_t next = 0;
-        t->steps = keep(b, (size_t)count_steps(b, b->base, &next), sizeof *t->steps);
-        emit_program(e, b->base, t->planes);
-        if (e->used_words > g->num_scratch) g->num_scratch = e->used_words;
-    }
-    if (t->has_tail) emit_tail(e);
+    e->place = borrow(b, (size_t)b->num_nodes, sizeof *e->place);
+    if (t->has_tail) make_tail(e, value);
+    else t->table = keep(b, (size_t)1 << t->bits, value);
+    emit_recipe(e, 0);
+    emit_recipe(e, 1);
+    if (t->num_levels) emit_twins(e);
+    else if (t->has_tail) emit_list(e);
     split_table(b, t);
+    while (b->temporary != before) give_back(b);
 }
 
 /* ---- all together ----------------------------------------------------------------------- */
@@ -697,9 +805,30 @@ static void make_room(builder *b) {
     b->coded = borrow(b, (size_t)nodes, 1);
     b->split = borrow(b, (size_t)nodes, sizeof *b->split);
     b->depth = borrow(b, (size_t)nodes, sizeof *b->depth);
+    b->height = borrow(b, (size_t)nodes, sizeof *b->height);
     b->weight = borrow(b, (size_t)nodes, sizeof *b->weight);
     b->category_mask = borrow(b, (size_t)nodes, sizeof *b->category_mask);
     b->order = borrow(b, (size_t)largest, sizeof *b->order);
+}
+
+/* About how many of the splits are distinct: those that find their place in a table empty. */
+static double share_of_fresh(builder *b) {
+    enum { BITS = 20 };
+    const forest_spec *s = b->spec;
+    uint8_t *table = borrow(b, (size_t)1 << BITS, 1);
+    int64_t inner = 0, fresh = 0;
+    for (int64_t i = 0; i < s->tree_begin[s->num_trees]; i++) {
+        if (is_leaf(b, i)) continue;
+        uint64_t bits;
+        memcpy(&bits, s->threshold + i, sizeof bits);
+        bits = (bits ^ (uint64_t)s->feature[i] * 0x9e3779b97f4a7c15u) * 0xd6e8feb86659fd93u;
+        uint8_t *place = table + (bits >> (64 - BITS));
+        fresh += !*place;
+        inner += 1;
+        *place = 1;
+    }
+    give_back(b);
+    return inner ? (double)fresh / (double)inner : 0;
 }
 
 /* One tree with a tail makes its group score in two passes: only if that pays. */
@@ -707,6 +836,7 @@ static void choose_kinds(builder *b) {
     const forest_spec *s = b->spec;
     choices *all = borrow(b, (size_t)s->num_trees, sizeof *all);
     double best = 0, whole = 0;
+    b->fresh = share_of_fresh(b);
     for (int32_t i = 0; i < s->num_trees; i++) {
         enter_tree(b, i);
         weigh(b);
@@ -719,7 +849,7 @@ static void choose_kinds(builder *b) {
         enter_tree(b, i);
         mark(b, &c);
         b->f->trees[i] = (tree){.kind = c.kind, .bits = c.bits, .output = s->output[i],
-                                .has_tail = c.has_tail};
+                                .has_tail = c.num_levels > 0};
     }
 }
 
@@ -765,7 +895,7 @@ static void make_groups(builder *b) {
     numbered *distinct;
     int32_t count = number_splits(b, &distinct);
     uint8_t *used = borrow(b, (size_t)count + 1, 1);
-    for (int i = 0; i < 2; i++) b->mask[i] = borrow(b, (size_t)count + 1, sizeof(uint32_t));
+    for (int i = 0; i < 3; i++) b->mask[i] = borrow(b, (size_t)count + 1, sizeof(uint32_t));
     f->groups = keep(b, (size_t)s->num_trees, sizeof *f->groups);
     for (int32_t i = 0; i < s->num_trees;) {
         group *g = f->groups + f->num_groups++;
