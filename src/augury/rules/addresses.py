@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 _V4 = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+\Z")
 _V6 = re.compile(r"[0-9a-fA-F:]*:[0-9a-fA-F:]*\Z")
+_LONGEST = 64  # characters of an address, leading zeros included
 _MAPPED = bytes(10) + b"\xff\xff"
 
 type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -46,6 +47,8 @@ def address_or_none(text: str) -> Address | None:
 
 def packed_or_none(text: str) -> bytes | None:
     """An address's 4 or 16 bytes as Java's InetAddress reads it; None if it does not."""
+    if len(text) > _LONGEST:
+        return None
     if _V4.match(text):
         values = [int(octet) for octet in text.split(".")] if len(text) <= 15 else [256]
         return bytes(values) if max(values) < 256 else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 _SHORT = 16  # a literal of so many characters is what its double prints as, or equal to it
@@ -43,29 +43,40 @@ class Members:
 
 
 def read_real(text: str) -> float | Literal:
-    """A JSON number with fraction or exponent, exactly."""
+    """A JSON number with fraction or exponent, exactly.
+
+    Raises:
+        ValueError: its exponent has more than some 18 digits.
+    """
     value = float(text)
     if len(text) <= _SHORT and "e" not in text and "E" not in text:
         return value
     shortest = repr(value)
-    if shortest == text or (value - value == 0 and Decimal(shortest) == Decimal(text)):
+    if shortest == text:
         return value
-    return Literal(text)
+    try:
+        return value if Decimal(shortest) == Decimal(text) else Literal(text)
+    except InvalidOperation:
+        raise ValueError(f"number {text[:40]} is beyond all bounds") from None
 
 
-def read_pattern(text: str | bytes) -> Any:
-    """JSON as a pattern's author wrote it; what follows the first value is left alone.
+def read_pattern(text: str | bytes, *, to_the_end: bool = True) -> Any:
+    """JSON as a pattern's author wrote it.
+
+    Args:
+        text: UTF-8 if it is bytes.
+        to_the_end: False: what follows the first value is left alone, as event-ruler does.
 
     Raises:
         ValueError: not JSON.
     """
-    source = text.decode() if isinstance(text, bytes) else text
-    source = source.lstrip(" \t\r\n\ufeff")
+    source = (text.decode() if isinstance(text, bytes) else text).lstrip(" \t\r\n\ufeff")
     try:
-        value, _ = _PATTERN_DECODER.raw_decode(source)
+        if to_the_end:
+            return _PATTERN_DECODER.decode(source)
+        return _PATTERN_DECODER.raw_decode(source)[0]
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    return value
 
 
 def read_event(text: bytes | str) -> Any:

@@ -320,7 +320,7 @@ def _range(operand: Sequence[Any]) -> Test:
         raise ValueError("operators are = < <= > >=, and after > or >= one of < and <=")
     if second is None:
         return InRange(_one_bound(first, numbers[0]), doubles_only=True)
-    if first not in (">", ">=") or len(bounds) != 2:
+    if first not in (">", ">="):
         raise ValueError("only > or >= can be followed by an upper bound")
     if quantities.compare(numbers[0], numbers[1]) >= 0:
         raise ValueError("the lower bound must be less than the upper one")

@@ -244,12 +244,11 @@ class WildcardFinder(Finder):
     @override
     def discard(self, test: Wildcard) -> None:
         place, key = self._place(test)
-        group: _Wildcards | None = place.postings.get(key)
-        if group is not None:
-            group.postings.pop(test, None)
-            group.searches = None
-            if not group.postings:
-                place.discard(key)
+        group: _Wildcards = place.postings[key]
+        del group.postings[test]
+        group.searches = None
+        if not group.postings:
+            place.discard(key)
 
     @override
     def find(self, value: str, hits: Hits) -> None:

@@ -52,9 +52,6 @@ class Index:
     def __len__(self) -> int:
         return len(self._rules)
 
-    def __contains__(self, rule_id: str) -> bool:
-        return rule_id in self._rules
-
     # --- changing ---------------------------------------------------------------------------------
 
     def add(self, rule_id: str, condition: Condition) -> None:
@@ -140,7 +137,8 @@ class Index:
         if self._straight is None or not go_straight(self._straight, event, hits):
             walk(self.root, event, hits, event)
         if hits.foreign:
-            return self.match(plain_document(event), exact=exact)
+            event, hits = plain_document(event), Hits(exact)
+            walk(self.root, event, hits, event)
         if hits.dotted:
             hits = Hits(exact)
             hits.plain = False

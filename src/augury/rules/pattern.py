@@ -70,7 +70,7 @@ def _decoded(pattern: Any, dialect: str) -> Any:
     if not isinstance(pattern, str | bytes):
         return pattern
     try:
-        return read_pattern(pattern)
+        return read_pattern(pattern, to_the_end=dialect != "eventbridge")
     except ValueError as error:
         raise _refusal(dialect, f"JSON ({error})", shown(pattern)) from error
 

@@ -18,6 +18,7 @@ from augury import clock
 type Number = int | float | Decimal
 
 _SAFE = 2**53
+_LONGEST = 64  # characters of a quantity: what is longer is none, and not worth a look
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGTPE]i?)?B?\s*\Z", re.IGNORECASE)
 _SIZE_UNITS = {
     letter + binary: base**power
@@ -47,10 +48,7 @@ def canonical(value: Number) -> Number:
 
 
 def _as_double(exact: Decimal, value: Number) -> Number:
-    try:
-        double = float(exact)
-    except OverflowError:
-        return value
+    double = float(exact)
     if math.isinf(double) or math.isnan(double) or Decimal(repr(double)) != exact:
         return value
     return double
@@ -87,7 +85,7 @@ def parse_size(value: Any) -> Number:
     """
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return value
-    match = _SIZE.match(value) if isinstance(value, str) else None
+    match = _SIZE.match(value) if isinstance(value, str) and len(value) <= _LONGEST else None
     if match is None:
         raise ValueError("a size is a number of bytes or a text such as '500 MB' or '2 GiB'")
     return canonical(Decimal(match[1]) * _SIZE_UNITS.get((match[2] or "").upper(), 1))
@@ -101,7 +99,7 @@ def parse_duration(value: Any) -> Number:
     """
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return value
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST:
         raise ValueError("a duration is a number of seconds or a text such as '90 min' or 'PT1H'")
     return canonical(_iso_duration(value.strip()) if value.strip()[0] == "P" else _words(value))
 
@@ -137,11 +135,11 @@ def parse_instant(value: Any) -> datetime:
     Raises:
         ValueError: not one.
     """
-    if not isinstance(value, str) or len(value) < 16 or "T" not in value.upper():
+    if not isinstance(value, str) or not 16 < len(value) <= _LONGEST or value[10] not in "Tt ":
         raise ValueError("a time is an RFC 3339 timestamp such as 2026-01-01T00:00:00Z")
     try:
         return clock.parse(value)
-    except OverflowError as error:
+    except OverflowError as error:  # in year 1 or 9999, beyond which UTC has no date
         raise ValueError(str(error)) from error
 
 
