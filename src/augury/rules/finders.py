@@ -35,6 +35,7 @@ from augury.rules.ranges import RangeFinder, is_plain
 from augury.rules.regexes import Searches, whole
 from augury.rules.texts import wildcard_matches
 
+_FEW_RULES = 256  # of which what is left may be kept for each text that excludes some
 _MANY_WILDCARDS = 16  # with one text in common, from which on RE2 is faster than asking each
 
 
@@ -317,6 +318,7 @@ class ButFinder(ScanFinder):
         super().__init__()
         self._by_text: dict[str, dict[Test, None]] = {}  # the tests that exclude it
         self._all: Posting | None = None
+        self._without: dict[str, Posting] = {}  # what is left of `_all` for a text
         self._num_postings: Counter[str] = Counter()  # by rule
 
     @override
@@ -337,26 +339,35 @@ class ButFinder(ScanFinder):
     @override
     def changed(self) -> None:
         self._all = None
+        self._without.clear()
 
     @override
     def find(self, value: Any, hits: Hits) -> None:
-        everything = self._all or self._gathered()
-        excluding = self._by_text.get(value) if value.__class__ is str else None
-        if excluding is None:
+        everything = self._all
+        if everything is None:
+            everything = self._gather()
+        if value.__class__ is str and value in self._by_text:
+            left = self._without.get(value)
+            hits.take(self._leave_out(value, everything) if left is None else left)
+        else:
             hits.take(everything)
-            return
-        out = Counter(rule_id for test in excluding for rule_id in self._postings[test].sure)
-        # a rule is out if each of its postings is
-        gone = {rule_id for rule_id, count in out.items() if count == self._num_postings[rule_id]}
-        hits.rules |= everything.sure - gone
-        hits.maybe += everything.maybe
 
-    def _gathered(self) -> Posting:
+    def _gather(self) -> Posting:
         postings = self._postings.values()
         self._num_postings = Counter(rule_id for each in postings for rule_id in each.sure)
         entries = {entry: None for each in postings for entry in each.maybe}
         self._all = Posting(set(self._num_postings), entries)
         return self._all
+
+    def _leave_out(self, text: str, everything: Posting) -> Posting:
+        excluding = [self._postings[test] for test in self._by_text[text]]
+        out = Counter(rule_id for posting in excluding for rule_id in posting.sure)
+        # a rule is out if each of its postings is; entries are verified anyway
+        gone = {rule_id for rule_id, count in out.items() if count == self._num_postings[rule_id]}
+        left = Posting(everything.sure - gone, everything.maybe)
+        if len(everything) <= _FEW_RULES:
+            self._without[text] = left
+        return left
 
 
 def _excluded(test: Test) -> Sequence[str]:
