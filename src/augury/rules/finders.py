@@ -423,7 +423,8 @@ def kind_of(test: Test) -> tuple[str, Callable[[], Finder]]:
 
 def _kind_of_search(test: Test) -> tuple[str, Callable[[], Finder]]:
     if isinstance(test, InRange):
-        return ("double_range" if test.doubles_only else "range"), RangeFinder
+        name = "double_range" if test.doubles_only else "range"
+        return name, lambda: RangeFinder(doubles_only=test.doubles_only)
     if isinstance(test, Wildcard):
         return "wildcard", WildcardFinder
     if isinstance(test, InNetwork):

@@ -37,7 +37,7 @@ _KINDS: dict[type, tuple[str, ...]] = {
     bool: _CONSTANT_KINDS,
     type(None): _CONSTANT_KINDS,
 }
-_BLURRED_KINDS = frozenset({"double_range", "digits"})
+_BLURRED_KINDS = frozenset({"digits"})
 
 
 type Find = Callable[[Any, Hits], None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import time
 from typing import Any
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from augury.rules import addresses, quantities, regexes, texts
 from augury.rules.conditions import (
@@ -305,10 +305,11 @@ def _known(
 
 def _zone(findings: Findings, options: dict[str, Any], path: str) -> ZoneInfo | None:
     name = options.get("zone", "UTC")
-    if isinstance(name, str) and name in available_timezones():
+    try:
         return ZoneInfo(name)
-    findings.add(f"{path}.zone", "a time zone such as Europe/Berlin", name)
-    return None
+    except (TypeError, ValueError, KeyError, OSError):  # it may even be the name of a folder
+        findings.add(f"{path}.zone", "a time zone such as Europe/Berlin", name)
+        return None
 
 
 # --- all that a field holds ----------------------------------------------------------------------

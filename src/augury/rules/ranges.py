@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from typing import Any, override
 
@@ -13,9 +14,14 @@ _FEW_POSTINGS = 64  # postings per slot on average, beyond which slots are not w
 
 
 class RangeFinder(Finder):
-    """Ranges: their bounds cut the numbers into slots, each with the postings that cover it."""
+    """Ranges: their bounds cut the numbers into slots, each with the postings that cover it.
 
-    def __init__(self) -> None:
+    Args:
+        doubles_only: of the kind that a number that no double is never lies in.
+    """
+
+    def __init__(self, *, doubles_only: bool = False) -> None:
+        self._doubles_only = doubles_only
         self._postings: dict[InRange, Posting] = {}
         self._points: list[Any] = []
         self._slots: list[tuple[Posting, ...]] | None = None
@@ -35,14 +41,15 @@ class RangeFinder(Finder):
     def find(self, value: Any, hits: Hits) -> None:
         if self._stale:
             self._cut()
-        if self._slots is None or not is_plain(value):
+        kind = value.__class__
+        if self._slots is None or (kind is not float and not is_plain(value)):
             self._scan(value, hits)
             return
         index = bisect_left(self._points, value)
-        at_point = index < len(self._points) and self._points[index] == value
+        at_point = self._points[index] == value
         for posting in self._slots[2 * index + at_point]:
             hits.take(posting)
-        if at_point and value.__class__ is float and not hits.exact:
+        if not hits.exact and kind is float and (at_point or self._doubles_only):
             hits.blurred = True
 
     def _scan(self, value: Any, hits: Hits) -> None:
@@ -59,11 +66,11 @@ class RangeFinder(Finder):
         self._slots = None
         if not all(is_plain(end) for end in ends):
             return
-        self._points = sorted(ends)
+        self._points = [*sorted(ends), math.inf]  # so that there always is a next one
         spans = [_span(each, self._points) for each in bounds]
         if sum(last - first + 1 for first, last in spans) > _FEW_POSTINGS * 2 * (len(spans) + 64):
             return
-        slots: list[list[Posting]] = [[] for _ in range(2 * len(self._points) + 1)]
+        slots: list[list[Posting]] = [[] for _ in range(2 * len(self._points))]
         for (first, last), posting in zip(spans, self._postings.values(), strict=True):
             for slot in range(first, last + 1):
                 slots[slot].append(posting)
@@ -77,7 +84,7 @@ def is_plain(number: Any) -> bool:
 
 def _span(bounds: Bounds, points: list[Any]) -> tuple[int, int]:
     """First and last slot of a range, both inclusive."""
-    first, last = 0, 2 * len(points)
+    first, last = 0, 2 * len(points) - 2
     if bounds.low is not None:
         first = 2 * bisect_left(points, bounds.low) + 1 + bounds.low_open
     if bounds.high is not None:
