@@ -1,4 +1,6 @@
-"""What one shard costs beside its rows: thousands of shards of ten rows with a tiny model.
+"""What one shard costs beside its rows: a thousand shards of ten rows with a tiny model.
+
+The rows lie in files of fifty row groups, one row group a shard.
 
 The overhead is (seconds from the first shard's lease to the last one's end) * workers / shards:
 claim, read, score, write, fsync, report. Run it with
@@ -22,6 +24,7 @@ from augury.storage.tables import runs, work
 from installation import apply, augury_up, model_and_job, train, until, write_rows
 
 _ROWS = 10
+_GROUPS = 50
 
 
 def measure(engine: Engine, mode: str, workers: int) -> dict[str, Any]:
@@ -59,7 +62,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         train(folder, num_trees=1, depth=1)
-        write_rows(folder / "in" / "many.parquet", options.shards * _ROWS, row_group_rows=_ROWS)
+        for number in range(options.shards // _GROUPS):
+            path = folder / "in" / f"{number:04}.parquet"
+            write_rows(path, _GROUPS * _ROWS, row_group_rows=_ROWS, seed=number)
         with augury_up(folder, workers=options.workers) as engine:
             uri = (folder / "in").as_uri() + "/"
             apply(folder, model_and_job(input=[{"uri": uri}], target_shard_rows=_ROWS))
