@@ -23,8 +23,8 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LinearRegression
 from threadpoolctl import threadpool_limits
 
-from augury.errors import ContractError
-from augury.models.forest import UnsupportedError, available, from_sklearn, verify
+from augury.errors import ContractError, UnsupportedError
+from augury.models.forest import available, from_sklearn, verify
 
 pytestmark = pytest.mark.skipif(not available(), reason="the forest kernel was not built")
 

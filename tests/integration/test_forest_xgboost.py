@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import xgboost
 
-from augury.errors import CorruptError
-from augury.models.forest import UnsupportedError, available, load_xgboost, verify
+from augury.errors import CorruptError, UnsupportedError
+from augury.models.forest import available, load_xgboost, verify
 
 pytestmark = pytest.mark.skipif(not available(), reason="the forest kernel was not built")
 

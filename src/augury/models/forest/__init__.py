@@ -5,7 +5,6 @@
 """
 
 from augury.models.forest.check import Mismatch, samples, verify
-from augury.models.forest.ensemble import UnsupportedError
 from augury.models.forest.forest import Forest, from_sklearn, load_xgboost
 from augury.models.forest.model import Choice, ForestModel, choose
 from augury.models.forest.native import available, instructions, reason
@@ -15,7 +14,6 @@ __all__ = [
     "Forest",
     "ForestModel",
     "Mismatch",
-    "UnsupportedError",
     "available",
     "choose",
     "from_sklearn",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from augury.errors import InvalidError
+from augury.errors import UnsupportedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,16 +26,6 @@ OTHER_RIGHT = 4  #: a value that is no category of the model goes right
 #: categories are the integers below this number
 MAX_CATEGORIES = 255
 _MAX_FEATURES = 1 << 29
-
-
-class UnsupportedError(InvalidError):
-    """The kernel does not score this model; the library's own predictor has to. Says why."""
-
-    code = "unsupported"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"not supported by augury's forest kernel because {reason}")
-        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from augury.errors import ContractError, Fault
+from augury.errors import ContractError, Fault, UnsupportedError
 from augury.models.forest.check import verify
-from augury.models.forest.ensemble import UnsupportedError
 from augury.models.forest.forest import Forest
 from augury.models.port import Model
 from augury.models.signature import Signature, Task

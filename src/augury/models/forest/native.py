@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augury.errors import CorruptError, LimitError
-from augury.models.forest.ensemble import CATEGORICAL, Ensemble, Tree, UnsupportedError, joined
+from augury.errors import CorruptError, LimitError, UnsupportedError
+from augury.models.forest.ensemble import CATEGORICAL, Ensemble, Tree, joined
 
 if TYPE_CHECKING:
     import numpy as np

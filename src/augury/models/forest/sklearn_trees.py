@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from augury.errors import UnsupportedError
 from augury.models.forest.ensemble import (
     MISSING_RIGHT,
     Ensemble,
     Precision,
     Tree,
-    UnsupportedError,
 )
 
 if TYPE_CHECKING:

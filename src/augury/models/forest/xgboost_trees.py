@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augury.errors import CorruptError
+from augury.errors import CorruptError, UnsupportedError
 from augury.models import ubjson
 from augury.models.forest.ensemble import (
     CATEGORICAL,
@@ -20,7 +20,6 @@ from augury.models.forest.ensemble import (
     MISSING_RIGHT,
     Ensemble,
     Tree,
-    UnsupportedError,
 )
 
 if TYPE_CHECKING:

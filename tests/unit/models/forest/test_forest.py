@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from augury.errors import ContractError, CorruptError
-from augury.models.forest import Forest, UnsupportedError, available
+from augury.errors import ContractError, CorruptError, UnsupportedError
+from augury.models.forest import Forest, available
 from augury.models.forest.ensemble import (
     CATEGORICAL,
     MISSING_RIGHT,

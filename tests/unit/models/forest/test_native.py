@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from augury.models.forest import UnsupportedError, available, instructions, native, reason
+from augury.errors import UnsupportedError
+from augury.models.forest import available, instructions, native, reason
 from augury.models.forest.ensemble import Ensemble, Tree
 
 
