@@ -154,8 +154,9 @@ def test_scheduler_killed_at_a_tick(start_augury: Start) -> None:
     assert world.audit()["violations"] == []
 
 
+@pytest.mark.parametrize("after", [0, 2, NUM_SHARDS - 2])
 def test_valkey_killed_and_restarted_on_the_same_file(
-    start_augury: Start, undisturbed: str
+    start_augury: Start, undisturbed: str, after: int
 ) -> None:
     augury = start_augury(workers=2)
     world = _slow_world(augury)
