@@ -66,7 +66,7 @@ class Forest:
 
         Args:
             matrix: `(num_rows, num_features)`, float32 or float64 in any memory order; NaN is
-                missing. Other types are converted. Values are rounded as the library rounds them.
+                missing. Other types are converted first. Values are rounded as the library rounds.
             out: `(num_rows, num_outputs)`, C-contiguous, of the ensemble's `accumulate` type;
                 overwritten and returned.
             num_threads: rows are shared among so many threads, if there are enough of them.
@@ -109,7 +109,9 @@ class Forest:
                 f"expected a matrix of {self.num_features} columns, found {matrix.shape}"
             )
         if matrix.dtype not in (np.float32, np.float64) or not matrix.dtype.isnative:
-            matrix = matrix.astype(np.float64)
+            matrix = matrix.astype(self.ensemble.compare)  # one rounding, as the library does
+        if not matrix.flags.aligned or any(step % matrix.itemsize for step in matrix.strides):
+            matrix = np.ascontiguousarray(matrix)
         if self.refuses:
             if self.ensemble.compare == "float32":
                 with np.errstate(over="ignore"):  # becomes infinite, and is refused below

@@ -187,6 +187,25 @@ def test_no_bit_depends_on_the_batch(leaves: int) -> None:
     assert _same(forest.predict_margin(np.repeat(matrix, 2, axis=1)[:, ::2]), whole)
 
 
+def test_matrices_of_every_form_are_taken() -> None:
+    ensemble = _ensemble(15, "float32", "float32", leaves=300)
+    forest = _forest(ensemble)
+    matrix = np.random.default_rng(16).integers(-(2**62), 2**62, (500, ensemble.num_features))
+    matrix[::2] %= 4
+    whole = forest.predict_margin(matrix.astype(np.float32))
+    assert _same(forest.predict_margin(matrix), whole)
+    swapped = matrix.astype(np.float32).astype(">f4")
+    assert _same(forest.predict_margin(swapped), whole)
+    fields = [(f"f{number}", "<f4") for number in range(ensemble.num_features)]
+    packed = np.zeros(500, dtype=[("odd", "i1"), *fields])  # values are not aligned
+    for name, column in zip(fields, matrix.T, strict=True):
+        packed[name[0]] = column
+    view = np.ndarray(matrix.shape, "<f4", packed.tobytes(), offset=1, strides=(packed.itemsize, 4))
+    assert _same(forest.predict_margin(view), whole)
+    one_row = np.broadcast_to(matrix[:1].astype(np.float32), matrix.shape)
+    assert _same(forest.predict_margin(one_row), np.repeat(whole[:1], 500, axis=0))
+
+
 def test_threads_share_rows_and_forests() -> None:
     ensemble = _ensemble(10, "float32", "float32", leaves=900)
     forest = _forest(ensemble)
