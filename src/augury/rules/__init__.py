@@ -7,7 +7,8 @@ The language and its matcher are pure and know nothing of rules' storage:
 """
 
 from augury.errors import PatternError
+from augury.rules.limits import PatternFault
 from augury.rules.matcher import Matcher
 from augury.rules.pattern import DIALECTS, Pattern, compile_pattern
 
-__all__ = ["DIALECTS", "Matcher", "Pattern", "PatternError", "compile_pattern"]
+__all__ = ["DIALECTS", "Matcher", "Pattern", "PatternError", "PatternFault", "compile_pattern"]

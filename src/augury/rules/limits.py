@@ -7,10 +7,11 @@ like any other, found when the rule is applied and never while an event is match
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from augury.errors import Fault, PatternError
-from augury.rules.document import inner_values
+from augury.rules.document import Members, inner_values
 
 MAX_DEPTH = 100  # objects and lists within each other
 MAX_BRANCHES = 1_000  # what all `$or` of one pattern multiply to
@@ -25,11 +26,31 @@ MAX_FAULTS = 100
 _PLAIN_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]*\Z")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PatternFault(Fault):
+    """One thing wrong with a pattern; `path` is its JSON path.
+
+    Attributes:
+        allowed: what may stand there.
+        found: what does.
+    """
+
+    allowed: str
+    found: Any
+
+
+def fault(path: str, allowed: str, found: object) -> PatternFault:
+    """Says that `path` holds `found` where only `allowed` may be."""
+    found = dict(found.pairs) if isinstance(found, Members) else found
+    message = f"expected {allowed}, found {shown(found)}"
+    return PatternFault(path=path, message=message, allowed=allowed, found=found)
+
+
 class Findings:
     """Collects faults, and counts what a pattern will cost."""
 
     def __init__(self) -> None:
-        self.faults: list[Fault] = []
+        self.faults: list[PatternFault] = []
         self._num_tests = 0
         self._num_searches = 0
 

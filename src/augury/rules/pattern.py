@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from augury.errors import Fault, InvalidError, PatternError
+from augury.errors import InvalidError, PatternError
 from augury.rules.branches import Condition
 from augury.rules.document import read_pattern
 from augury.rules.evaluate import meets
-from augury.rules.limits import MAX_DEPTH, is_too_deep, shown
+from augury.rules.limits import MAX_DEPTH, fault, is_too_deep
 
 DIALECTS = ("augury", "eventbridge", "oci", "cloudevents")
 
@@ -72,9 +72,8 @@ def _decoded(pattern: Any, dialect: str) -> Any:
     try:
         return read_pattern(pattern, to_the_end=dialect != "eventbridge")
     except ValueError as error:
-        raise _refusal(dialect, f"JSON ({error})", shown(pattern)) from error
+        raise _refusal(dialect, f"JSON ({error})", pattern) from error
 
 
-def _refusal(dialect: str, allowed: str, found: str) -> PatternError:
-    fault = Fault(path="$", message=f"expected {allowed}, found {found}")
-    return PatternError(f"not a pattern in dialect {dialect}", faults=[fault])
+def _refusal(dialect: str, allowed: str, found: object) -> PatternError:
+    return PatternError(f"not a pattern in dialect {dialect}", faults=[fault("$", allowed, found)])

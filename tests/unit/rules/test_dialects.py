@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from augury.errors import InvalidError, PatternError
-from augury.rules import Matcher, compile_pattern
+from augury.rules import Matcher, PatternFault, compile_pattern
 
 
 def faults(pattern: Any, dialect: str = "augury") -> list[str]:
@@ -88,6 +88,16 @@ def test_a_fault_says_what_is_allowed_and_what_was_found() -> None:
         PatternError, match=r"\$\.a\[0\]\.exists: expected true or false, found 'x'"
     ):
         compile_pattern({"a": [{"exists": "x"}]})
+    with pytest.raises(PatternError) as caught:
+        compile_pattern('{"a": [{"exists": {"b": 1}}], "c": 9007199254740993}')
+    first, second = caught.value.faults
+    assert isinstance(first, PatternFault) and isinstance(second, PatternFault)
+    assert (first.path, first.allowed, first.found) == (
+        "$.a[0].exists",
+        "true or false",
+        {"b": 1},
+    )
+    assert (second.path, second.found) == ("$.c", 9007199254740993)
 
 
 def test_no_such_dialect() -> None:
