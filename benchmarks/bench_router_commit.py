@@ -89,9 +89,8 @@ def measure(folder: Path, url: str, options: argparse.Namespace) -> dict[str, An
     set_up(database)
     with Engine(settings) as engine:
         document = model_and_job(input=[{"uri": (folder / "in").as_uri() + "/"}])
-        model = {**document["models"][0], "path": str(folder / "model.ubj")}
-        model["sample"] = str(folder / "sample.parquet")
-        engine.apply([Entry(section="models", name="bench", fields=_without_name(model))])
+        sample = folder / "sample.parquet"
+        engine.register_model("bench", folder / "model.ubj", sample=sample, alias="champion")
         job = {**document["jobs"][0], "output": (folder / "out").as_uri() + "/"}
         job |= {"name": "busy", "mode": "distributed", "target_shard_rows": _ROWS}
         engine.apply([Entry(section="jobs", name="busy", fields=_without_name(job))])
