@@ -40,7 +40,7 @@ def make_decoders(
 def _has_mixed(node: IndexNode) -> bool:
     """True if some path ends where another one goes on."""
     return any(
-        child.children and (child.is_asked or _has_mixed(child)) for child in node.children.values()
+        child.children and (child.is_end or _has_mixed(child)) for child in node.children.values()
     )
 
 

@@ -57,9 +57,7 @@ class Findings:
     def add(self, path: str, allowed: str, found: object) -> None:
         """Records that `path` holds `found` where only `allowed` may be."""
         if len(self.faults) < MAX_FAULTS:
-            self.faults.append(
-                Fault(path=path, message=f"expected {allowed}, found {shown(found)}")
-            )
+            self.faults.append(fault(path, allowed, found))
 
     def count_test(self, path: str) -> None:
         """Counts one value or operator."""

@@ -48,6 +48,7 @@ class IndexNode:
 
     Attributes:
         children: next steps, by name.
+        is_end: some path ends here, be it one that no posting hangs on.
         keys: the same, and `_DOTTED` for names with dots that mean a path below.
         quantified: postings of quantifiers.
         finds: what to ask about a scalar, by its type; a type that is not there is no scalar.
@@ -55,11 +56,12 @@ class IndexNode:
 
     __slots__ = (
         "_blurs", "_buts", "_finders", "_postings", "_single",
-        "children", "finds", "keys", "quantified",
+        "children", "finds", "is_end", "keys", "quantified",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.children: dict[str, IndexNode] = {}
+        self.is_end = False
         self.keys: dict[str, IndexNode] = {}
         self._finders: dict[str, Finder] = {}
         self._postings: dict[Test, Posting] = {}
@@ -70,13 +72,9 @@ class IndexNode:
         # what a test decides here may depend on digits that a double does not keep
         self._blurs = False
 
-    @property
-    def is_asked(self) -> bool:
-        """True if a path ends here."""
-        return bool(self._postings or self.quantified)
-
     def plant(self, names: tuple[str, ...], end: IndexNode) -> None:
         """Puts `end` at the end of a path."""
+        end.is_end = True
         node, above = self, [self]
         for depth, name in enumerate(names):
             last = depth == len(names) - 1

@@ -202,6 +202,15 @@ def test_bytes_are_read_exactly_where_it_matters() -> None:
             assert matcher.match(b'{"n":1234567890123456.8}') == known.keys() & {"double", "none"}
 
 
+def test_numbers_are_exact_where_a_path_also_goes_on() -> None:
+    number = "1234567890123456.789"
+    pattern = f'{{"b":["x"],"a":[{{"all":[{number}]}}],"$not":{{"a.b":["x"]}}}}'
+    for dialect_rules in ({"r": pattern}, {"r": pattern, "s": {"b": ["x"]}}):
+        matcher = Matcher(dialect_rules)
+        assert "r" in matcher.match(f'{{"a":{number},"b":"x"}}'.encode())
+        assert "r" not in matcher.match(b'{"a":1234567890123456.8,"b":"x"}')
+
+
 def test_scalars_of_derived_classes_are_what_they_derive_from() -> None:
     class Color(enum.StrEnum):
         RED = "red"
