@@ -6,6 +6,8 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 PYTEST := $(BIN)/python -m pytest
 TESTS ?= tests
+# tests wait more than they compute; two at a time halve the waiting
+JOBS ?= 2
 KEEP ?=
 
 # compiled once, not by every process anew
@@ -18,7 +20,7 @@ help:  ## say what each target does
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo KEEP=1            leave the engine of the demo running"
-	@echo "  make test TESTS=tests/unit  only some tests"
+	@echo "  make test TESTS=tests/unit  only some tests; JOBS=1 one at a time"
 
 setup: .venv/.complete  ## make .venv with exactly what requirements.lock pins
 
@@ -39,7 +41,7 @@ demo: setup  ## the main job on real data: half a year of flights, scored as the
 	@$(BIN)/python examples/demo/demo.py $(if $(KEEP),--keep)
 
 test: setup  ## run every test (unit, contract, integration, acceptance, house)
-	@$(PYTEST) $(TESTS)
+	@$(PYTEST) -n $(JOBS) --dist worksteal $(TESTS)
 
 check: setup  ## format, lint, types, layers, spelling, generated pages
 	@$(BIN)/ruff format --check --quiet .
