@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from augury.errors import NotFoundError, PatternError
 from augury.resources import store
 from augury.resources.store import Change, Kind
+from augury.rules import ruleset
 from augury.rules.ruleset import Ruleset, active_version, load_ruleset
 from augury.rules.spec import RuleSpec
 from augury.rules.store import apply_rule, delete_rule
@@ -159,6 +160,32 @@ def test_concurrent_applies_of_the_same_spec_make_one_version(database: Database
         changes = list(pool.map(lambda _: apply(database, "one", spec("a")), range(8)))
     assert sorted(changes) == [Change.CREATED] + [Change.UNCHANGED] * 7
     assert version(database) == 1
+
+
+def test_a_ruleset_is_loaded_again_without_compiling_it_again(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(connection: sa.Connection) -> None:
+        for n in range(300):
+            apply_rule(sqlite_database, connection, f"r{n}", spec(f"t{n}"))
+
+    sqlite_database.transact(work)
+    first = load(sqlite_database, 300)
+    monkeypatch.setattr(ruleset, "compile_pattern", None)  # what was compiled is not again
+    apply(sqlite_database, "r0", spec("t0", enabled=False))
+    again = load(sqlite_database, 301)
+    assert again.rules == {k: v for k, v in first.rules.items() if v.name != "r0"}
+    assert len(again.matcher.match({"type": "t1"})) == 1
+    assert again.matcher.match({"type": "t0"}) == set()
+    assert len(first.matcher.match({"type": "t0"})) == 1
+
+
+def test_a_stored_pattern_that_is_none_any_more_is_named(sqlite_database: Database) -> None:
+    apply(sqlite_database, "old", spec("a"))
+    bad = {**spec("a").model_dump(mode="json"), "pattern": {"type": [{"gone": 1}]}}
+    sqlite_database.transact(lambda c: c.execute(tables.rule_versions.update().values(spec=bad)))
+    with pytest.raises(PatternError, match=r"rule 'old' version 1 .*\$\.type\[0\]\.gone"):
+        load(sqlite_database, 1)
 
 
 def test_the_stored_spec_is_the_applied_one(database: Database) -> None:

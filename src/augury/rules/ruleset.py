@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from augury.errors import NotFoundError
+from augury.errors import NotFoundError, PatternError
 from augury.rules.matcher import Matcher
-from augury.rules.pattern import compile_pattern
+from augury.rules.pattern import Pattern, compile_pattern
 from augury.rules.spec import RuleSpec
 from augury.storage import tables
 from augury.storage.tables import ruleset_members, rulesets
@@ -24,6 +24,10 @@ class RuleVersion:
     name: str
     version: int
     spec: RuleSpec
+
+
+_MOST_COMPILED = 20_000
+_compiled: dict[tuple[str, int], tuple[RuleVersion, Pattern]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +64,28 @@ def load_ruleset(connection: sa.Connection, version: int) -> Ruleset:
     newest = active_version(connection)
     if not 0 <= version <= newest:
         raise NotFoundError(f"no ruleset version {version}; there are 0 to {newest}")
-    rules = {row.rule_id: _rule(row) for row in connection.execute(_members(version))}
-    matcher = Matcher()
-    for rule_id, rule in rules.items():
-        matcher.add(rule_id, compile_pattern(rule.spec.pattern, dialect=rule.spec.dialect))
-    return Ruleset(version=version, matcher=matcher, rules=rules)
+    known = [_known(row) for row in connection.execute(_members(version))]
+    matcher = Matcher({rule.rule_id: pattern for rule, pattern in known})
+    return Ruleset(version=version, matcher=matcher, rules={r.rule_id: r for r, _ in known})
+
+
+def _known(row: sa.Row[Any]) -> tuple[RuleVersion, Pattern]:
+    """A rule version and its pattern, compiled once in this process: neither ever changes."""
+    key = (row.rule_id, row.rule_version)
+    if key not in _compiled:
+        if len(_compiled) >= _MOST_COMPILED:
+            _compiled.clear()
+        rule = _rule(row)
+        _compiled[key] = rule, _pattern(rule)
+    return _compiled[key]
+
+
+def _pattern(rule: RuleVersion) -> Pattern:
+    try:
+        return compile_pattern(rule.spec.pattern, dialect=rule.spec.dialect)
+    except PatternError as error:
+        who = f"rule {rule.name!r} version {rule.version} cannot be read by this Augury"
+        raise PatternError(f"{who}; apply it again with another pattern", error.faults) from error
 
 
 def _members(version: int) -> sa.Select[Any]:
