@@ -71,7 +71,7 @@ class Matcher:
             assert found is not None  # nothing was rounded here
             return found
         if self._decoders_of != self._index.version:
-            self._decoders_of = self._index.version
+            self._decoders_of, self._num_blurred = self._index.version, 0
             self._decode, self._decode_exactly = make_decoders(self._index.root)
         if self._num_blurred < _BLURRED_IN_A_ROW:
             try:

@@ -308,16 +308,18 @@ def walk(node: IndexNode, found: dict[str, Any], hits: Hits, event: dict[str, An
 
 
 def _walk_list(child: IndexNode, values: list[Any], hits: Hits, event: dict[str, Any]) -> None:
+    leads_on = bool(child.children)
     for value in values:
         kind = value.__class__
+        if kind is dict:
+            hits.plain = False
+            if leads_on:
+                walk(child, value, hits, event)
+            continue
         finds = child.finds.get(kind)
         if finds is not None:
             for find in finds:
                 find(value, hits)
-        elif kind is dict:
-            hits.plain = False
-            if child.children:
-                walk(child, value, hits, event)
         elif kind is list:
             hits.plain = False
             _walk_list(child, value, hits, event)
