@@ -77,6 +77,7 @@ def test_bytes_depend_neither_on_batches_nor_on_mode(
     for number, mode in enumerate([Mode.MINI_BATCH, Mode.BATCH, Mode.DISTRIBUTED]):
         monkeypatch.setattr(batches, "BATCH_ROWS", rng.randint(10, 700))
         monkeypatch.setattr(pipeline, "_FIRST_ROWS", rng.randint(1, 300))
+        monkeypatch.setattr(pipeline, "_ALONE_ROWS", (number % 2) * 10_000)
         found, other_calls = run(f"random{number}", mode)
         assert found == expected
         assert other_calls != calls

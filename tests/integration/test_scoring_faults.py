@@ -77,6 +77,11 @@ def world(tmp_path: Path, settings: Settings) -> World:
     return World(tmp_path, settings)
 
 
+@pytest.fixture(autouse=True, params=[0, 10**6], ids=["in_threads", "alone"])
+def alone_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("augury.inference.pipeline._ALONE_ROWS", request.param)
+
+
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Any:
     before = set(threading.enumerate())

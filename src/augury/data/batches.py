@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from augury.data.contract import Binding, Encoding, Feature, bind
 from augury.data.dataset import column_indices, open_planned, parquet_errors, verify
+from augury.data.footers import parsed_footer
 from augury.data.unknown import UnknownCounter
 from augury.errors import CorruptError
 
@@ -111,8 +112,8 @@ def _decode(
 ) -> Iterator[tuple[pa.RecordBatch, Binding]]:
     from pyarrow import parquet as pq
 
-    metadata = pq.read_metadata(source)
-    binding = bind(metadata.schema.to_arrow_schema(), signature, columns)
+    metadata, schema = parsed_footer(source, file.uri, file.tag)
+    binding = bind(schema, signature, columns)
     reader = pq.ParquetFile(
         source,
         metadata=metadata,

@@ -3,7 +3,7 @@
 Three threads: one decodes row groups and fills matrices, the caller's predicts, one encodes and
 writes. They are joined by short channels, so the slowest of the three sets the pace and the others
 wait, and a few matrices go round and round. Whatever fails first ends all three, and none outlives
-`run`.
+`run`. A small shard is not worth the threads: the caller's does all of it, to the same bytes.
 
     read and convert ──(filled matrices)──> predict ──(predictions, carried columns)──> write
            └<────────────(free matrices)───────┘
@@ -11,8 +11,9 @@ wait, and a few matrices go round and round. Whatever fails first ends all three
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 CHECK_S = 0.25  # between two calls of `check`
 PREDICT_S = 0.2  # what one call of `predict` should take at most
 _FIRST_ROWS = 4096
+_ALONE_ROWS = _FIRST_ROWS  # most rows of a shard that needs no threads
 _MATRICES = 3
 
 
@@ -86,6 +88,7 @@ class Pipeline:
         self.rows_predicted = [0] * len(files)
         self._plan = plan
         self._signature = plan.model.signature
+        self._schema = output.decode_schema(plan.output_schema)
         self._files = files
         self._model = model
         self._settings = settings
@@ -112,6 +115,8 @@ class Pipeline:
         Raises:
             Exception: the first error of any of the three; no thread is left then either.
         """
+        if self._is_small():
+            return self._run_alone(path)
         threads = [
             Thread(target=self._reading, name="augury-read"),
             Thread(target=self._writing, args=(path,), name="augury-write"),
@@ -131,6 +136,23 @@ class Pipeline:
         self._scored.raise_if_left()
         return self._num_written
 
+    def _is_small(self) -> bool:
+        """True if threads would cost more than they save.
+
+        Over a network never: then the caller has to look around while it waits for the rows.
+        """
+        num_rows = sum(file.num_rows for file in self._files)
+        return num_rows <= _ALONE_ROWS and all(
+            file.uri.startswith("file://") for file in self._files
+        )
+
+    def _run_alone(self, path: Path) -> int:
+        max_rows, matrix = self._make_matrix()
+        with self._writer(path) as writer:
+            for filled in self._read(max_rows, repeat(matrix)):
+                self._write(writer, self._score(filled))
+        return writer.num_rows
+
     # --- the reading thread
 
     def _reading(self) -> None:
@@ -143,9 +165,15 @@ class Pipeline:
             self._filled.close(error)
 
     def _read_all(self) -> None:
-        max_rows = self._make_matrices()
-        free = self._free.receive()
-        fields = list(output.decode_schema(self._plan.output_schema))[: len(self._plan.columns)]
+        max_rows, matrix = self._make_matrix()
+        for _ in range(_MATRICES):
+            self._free.send(matrix.copy())
+        for filled in self._read(max_rows, self._free.receive()):
+            self._filled.send(filled)
+
+    def _read(self, max_rows: int, free: Iterator[NDArray[Any]]) -> Iterator[_Filled]:
+        """All rows in order, in matrices taken from `free`."""
+        fields = list(self._schema)[: len(self._plan.columns)]
         for number, file in enumerate(self._files):
             for batch, binding in read_batches(
                 file,
@@ -156,34 +184,35 @@ class Pipeline:
             ):
                 matrix = next(free)
                 fill(matrix[: batch.num_rows], batch, binding, self._unknown)
-                self._filled.send(
-                    _Filled(
-                        file=number,
-                        matrix=matrix,
-                        num_rows=batch.num_rows,
-                        carried=carried(batch, fields),
-                    )
+                yield _Filled(
+                    file=number,
+                    matrix=matrix,
+                    num_rows=batch.num_rows,
+                    carried=carried(batch, fields),
                 )
 
-    def _make_matrices(self) -> int:
+    def _make_matrix(self) -> tuple[int, NDArray[Any]]:
+        """An empty matrix, and the most rows that it takes."""
         import numpy as np
 
         dtype = np.dtype(self._signature.dtype)
         num_features = self._signature.num_features
         num_rows = max([file.num_rows for file in self._files], default=1)
         max_rows = min(num_rows, batch_rows(num_features, dtype.itemsize))
-        for _ in range(_MATRICES):
-            self._free.send(np.empty((max_rows, num_features), dtype))
-        return max_rows
+        return max_rows, np.empty((max_rows, num_features), dtype)
 
     # --- the calling thread
 
     def _predict_all(self) -> None:
         for filled in self._filled.receive(self._check):
-            predictions = self._predict(filled)
+            scored = self._score(filled)
             self._free.send(filled.matrix)
-            self._scored.send(_Scored(predictions=predictions, carried=filled.carried), self._check)
-            self.rows_predicted[filled.file] += filled.num_rows
+            self._scored.send(scored, self._check)
+
+    def _score(self, filled: _Filled) -> _Scored:
+        predictions = self._predict(filled)
+        self.rows_predicted[filled.file] += filled.num_rows
+        return _Scored(predictions=predictions, carried=filled.carried)
 
     def _predict(self, filled: _Filled) -> NDArray[Any]:
         import numpy as np
@@ -229,21 +258,26 @@ class Pipeline:
             self._scored.leave(error)
 
     def _write_all(self, path: Path) -> int:
-        schema = output.decode_schema(self._plan.output_schema)
-        fields = list(schema)[len(self._plan.columns) :]
+        with self._writer(path) as writer:
+            for scored in self._scored.receive():
+                self._write(writer, scored)
+        return writer.num_rows
+
+    def _writer(self, path: Path) -> output.PartWriter:
         settings = self._plan.pins.writer
-        with output.PartWriter(
+        return output.PartWriter(
             path,
-            schema,
+            self._schema,
             codec=settings.codec,
             row_group_rows=settings.row_group_rows,
             data_page_version=settings.data_page_version,
             dictionary_columns=settings.dictionary_columns,
-        ) as writer:
-            for scored in self._scored.receive():
-                columns = output.prediction_columns(scored.predictions, self._signature, fields)
-                writer.write([*scored.carried, *columns])
-        return writer.num_rows
+        )
+
+    def _write(self, writer: output.PartWriter, scored: _Scored) -> None:
+        fields = list(self._schema)[len(self._plan.columns) :]
+        columns = output.prediction_columns(scored.predictions, self._signature, fields)
+        writer.write([*scored.carried, *columns])
 
 
 def _expected_shape(signature: Signature, num_rows: int) -> tuple[int, ...]:
