@@ -236,11 +236,12 @@ def test_a_store_without_permission_is_unavailable(
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "stat", refused)  # root may everything, so it is said for it
-    with pytest.raises(UnavailableError, match="cannot be used: Permission denied"):
-        store.head("k")
-    with pytest.raises(UnavailableError, match="Permission denied"):
-        list(store.list())
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refused)  # root may everything, so it is said for it
+        with pytest.raises(UnavailableError, match="cannot be used: Permission denied"):
+            store.head("k")
+        with pytest.raises(UnavailableError, match="Permission denied"):
+            list(store.list())
 
 
 # --- listing --------------------------------------------------------------------------------------

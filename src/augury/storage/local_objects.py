@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from augury import clock
 from augury.errors import (
@@ -69,11 +69,11 @@ class LocalObjectStore:
     def head(self, key: str) -> ObjectInfo:
         """See `ObjectStore.head`."""
         with self._translated(key):
-            return self._info(key, self._regular(key).stat())
+            return self._info(key, self._regular(key))
 
     def read(self, key: str, *, tag: str | None = None) -> bytes:
         """See `ObjectStore.read`."""
-        with self._translated(key), self._regular(key).open("rb") as file:
+        with self._translated(key), self._opened(key) as file:
             before = self._info(key, os.fstat(file.fileno()))
             _check(before, tag or before.tag)
             data = file.read()
@@ -88,7 +88,7 @@ class LocalObjectStore:
         _check(info, tag or info.tag)
         with self._translated(key):
             opened = LocalInput.over(
-                str(self._path(key)), info, lambda: _check(self.head(key), info.tag)
+                self._name(key), info, lambda: _check(self.head(key), info.tag)
             )
         self._check_opened(opened)
         return cast("InputObject", opened)
@@ -197,14 +197,23 @@ class LocalObjectStore:
                 found=theirs,
             )
 
-    def _path(self, key: str) -> Path:
-        return Path(self._root + checked_key(key))
+    def _name(self, key: str) -> str:
+        return self._root + checked_key(key)
 
-    def _regular(self, key: str) -> Path:
-        path = self._path(key)
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise FileNotFoundError(errno.ENOENT, "not a file", str(path))
-        return path
+    def _path(self, key: str) -> Path:
+        return Path(self._name(key))
+
+    def _regular(self, key: str) -> os.stat_result:
+        """What the system says of a file, in one question: every shard asks several times."""
+        name = self._name(key)
+        found = os.stat(name)  # noqa: PTH116
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a file", name)
+        return found
+
+    def _opened(self, key: str) -> BinaryIO:
+        self._regular(key)
+        return self._path(key).open("rb")
 
     def _info(self, key: str, found: os.stat_result) -> ObjectInfo:
         return ObjectInfo(
