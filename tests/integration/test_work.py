@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -415,12 +416,11 @@ def test_narrow_window_is_found(world: RunsWorld) -> None:
 def test_ready_work_is_found_by_its_index(sqlite_database: Database) -> None:
     world = RunsWorld(sqlite_database)
     world.start()
-    statements: list[str] = []
+    executed: list[tuple[str, tuple[Any, ...]]] = []
     engine = sqlite_database._engine
-    sa.event.listen(engine, "before_cursor_execute", lambda *found: statements.append(found[2]))
+    sa.event.listen(engine, "before_cursor_execute", lambda *found: executed.append(found[2:4]))
     with sqlite_database.read() as connection:
         work.is_ready(connection, "w", ["batch"])
-        (looked,) = [text for text in statements if "FROM work" in text]
-        parameters = ("batch", "2026", "ACCEPTED", "IN_PROGRESS", "w", 1, 0)
+        ((looked, parameters),) = [each for each in executed if "FROM work" in each[0]]
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {looked}", parameters).all()
     assert any("ix_work_ready" in row[-1] for row in plan), plan

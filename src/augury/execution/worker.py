@@ -222,7 +222,7 @@ class Worker:
             is_over = item.queue not in HELD_MODES or (finished is not None and finished.is_last)
             item = following if following is not None or is_over else self._next_shard(item)
 
-    def _goes_on(self, item: WorkItem) -> bool:
+    def _goes_on(self, connection: sa.Connection, item: WorkItem) -> bool:
         """Whether the run's next shard may be claimed together with this one's report.
 
         That saves a transaction per shard; but when others should have their turn, it waits.
@@ -232,7 +232,7 @@ class Worker:
         if item.queue == Mode.DISTRIBUTED:
             return clock.monotonic_s() < self._turn_until_s
         if item.queue == Mode.BATCH and Mode.MINI_BATCH in self.queues:
-            return not self._is_ready((Mode.MINI_BATCH,))
+            return not work.is_ready(connection, self.id, (Mode.MINI_BATCH,))
         return True
 
     def _next_shard(self, before: WorkItem) -> WorkItem | None:
@@ -290,17 +290,13 @@ class Worker:
         result = self._attempt(item, self._scoring.score)
         if result is None:
             return None, None
-        goes_on = self._goes_on(item)
 
         def report(connection: sa.Connection) -> tuple[Finished, WorkItem | None]:
             finished = coordinator.finish_shard(self._database, connection, item, result)
-            if finished.is_last or not goes_on:
+            if finished.is_last or not self._goes_on(connection, item):
                 return finished, None
             # of the same run, whose row this transaction has: two rows could deadlock
-            following = work.claim(
-                self._database, connection, self.id, (item.queue,), run_id=item.run_id
-            )
-            return finished, following
+            return finished, work.claim_next(connection, item, host=finished.host)
 
         found = self._report(item, report)
         if found is None:

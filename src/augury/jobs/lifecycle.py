@@ -24,8 +24,27 @@ from augury.storage.tables import runs, work
 
 MANIFEST_KEY = "_manifest.json"
 PROGRESS_PERCENTS = (25, 50, 75)
-# plan and manifest name every file, which may be megabytes; every report reads the rest
+# what the events of a run that goes on tell
+EVENT_COLUMNS = (
+    *("id", "name", "job_name", "state", "mode"),
+    *("rows_in", "rows_done", "rows_predicted", "rows_rejected", "rows_filtered"),
+)
+# plan and manifest name every file, which may be megabytes; no event tells of them
 SHORT_COLUMNS = [column for column in runs.c if column.name not in {"plan", "manifest"}]
+
+# what decides how a run goes on. Every report takes it: few columns, and statements that are built
+# once, because building one costs several times as much as running it
+_STEERING = (
+    runs.c.id,
+    runs.c.state,
+    runs.c.spec,
+    runs.c.mode,
+    runs.c.host,
+    runs.c.time_committed,
+    runs.c.shards_total,
+)
+_LOOK = sa.select(*_STEERING).where(runs.c.id == sa.bindparam("run"))
+_LOCK = _LOOK.with_for_update()
 
 _EVENT_TYPES = {
     RunState.ACCEPTED: EventType.RUN_ACCEPTED,
@@ -45,9 +64,9 @@ _ENDS_OPEN_WORK = frozenset({RunState.FAILED, RunState.CANCELING, RunState.CANCE
 
 
 def lock_run(database: Database, connection: sa.Connection, run_id: str) -> Any:
-    """The run's `SHORT_COLUMNS`, locked until commit; None if there is none."""
-    select = sa.select(*SHORT_COLUMNS).where(runs.c.id == run_id)
-    return connection.execute(database.lock_rows(select)).one_or_none()
+    """What steers a run (`_STEERING`), locked until commit; None if there is no such run."""
+    select = _LOOK if database.is_sqlite else _LOCK
+    return connection.execute(select, {"run": run_id}).one_or_none()
 
 
 def transition(

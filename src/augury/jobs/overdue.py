@@ -13,18 +13,15 @@ import sqlalchemy as sa
 
 from augury import clock
 from augury.jobs.spec import Mode
-from augury.jobs.states import RunState, WorkState
-from augury.jobs.work import LIVE
+from augury.jobs.statements import IS_LEASED, IS_READY
+from augury.jobs.states import LIVE, RunState, WorkState
 from augury.storage.tables import runs, work, workers
-
-_IS_READY = sa.text("work.state = 'READY'")
-_IS_LEASED = sa.text("work.state = 'LEASED'")
 
 
 def heartbeats(connection: sa.Connection) -> dict[str, int]:
     """Counter of each worker that lives, or holds something all the same, by its id."""
     holders = sa.union(
-        sa.select(work.c.worker_id).where(_IS_LEASED),
+        sa.select(work.c.worker_id).where(IS_LEASED),
         sa.select(runs.c.host).where(runs.c.host.is_not(None)),
     )
     wanted = sa.or_(workers.c.stopped_at.is_(None), workers.c.id.in_(holders))
@@ -39,7 +36,7 @@ def ready_work(connection: sa.Connection, *, limit: int) -> dict[str, int]:
         ready = (
             sa.select(work.c.id)
             .join(runs, runs.c.id == work.c.run_id)
-            .where(_IS_READY, work.c.queue == queue, work.c.ready_at <= clock.utc_now())
+            .where(IS_READY, work.c.queue == queue, work.c.ready_at <= clock.utc_now())
             .where(runs.c.state.in_(LIVE), runs.c.host.is_(None))
             .limit(limit)
         )

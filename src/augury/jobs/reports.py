@@ -18,10 +18,9 @@ import sqlalchemy as sa
 
 from augury import clock, ids
 from augury.bus.outbox import emit
-from augury.jobs import logs
+from augury.jobs import logs, statements
 from augury.jobs.lifecycle import (
     PROGRESS_PERCENTS,
-    SHORT_COLUMNS,
     lock_run,
     progress_event,
     transition,
@@ -33,7 +32,7 @@ from augury.jobs.work import (
     HELD_MODES,
     SHARD,
     WorkItem,
-    held,
+    fence,
     item_of,
     leased_by,
     let_all_go,
@@ -88,12 +87,14 @@ class Finished:
         is_last: True if all shards of the run are in.
         shards_total: shards of the run.
         is_news: True if events were emitted.
+        host: the run's holder.
         opened: shards that became ready, by queue.
     """
 
     is_last: bool
     shards_total: int
     is_news: bool
+    host: str | None
     opened: Mapping[str, int]
 
 
@@ -195,20 +196,28 @@ def finish_shard(
         LostLeaseError: the item is not the caller's any more; nothing was recorded.
     """
     run = _reporting(database, connection, item)
-    before = _close(connection, item, state=WorkState.DONE, result=result, rows_done=rows_done)
-    changed, is_news = _count_rows(
-        database, connection, run.id, rows_done - before, shards_done=runs.c.shards_done + 1
-    )
-    is_last = changed.shards_done == changed.shards_total
-    opened = {} if is_last else open_window(connection, run.id, run.spec["max_concurrency"])
-    if is_last and run.mode in HELD_MODES:
+    changed, is_news = _count_rows(database, connection, item, rows_done, more_shards=1)
+    done = {"now": clock.utc_now(), "its_result": result, "rows": rows_done}
+    if connection.execute(statements.SHARD_DONE, {**fence(item), **done}).rowcount != 1:
+        raise lost(item)
+    is_last = changed.shards_done == run.shards_total
+    frees = is_last and run.mode in HELD_MODES
+    if frees:
         set_host(connection, run.id, None)
     return Finished(
         is_last=is_last,
-        shards_total=changed.shards_total,
+        shards_total=run.shards_total,
         is_news=is_news,
-        opened=opened,
+        host=None if frees else run.host,
+        opened={} if is_last else _open_window(connection, run),
     )
+
+
+def _open_window(connection: sa.Connection, run: Any) -> Mapping[str, int]:
+    window = run.spec["max_concurrency"]
+    if run.shards_total <= window:  # they have been ready from the beginning
+        return {}
+    return open_window(connection, run.id, window)
 
 
 def report_progress(
@@ -219,28 +228,26 @@ def report_progress(
     Raises:
         LostLeaseError: the item is not the caller's any more.
     """
-    run = _reporting(database, connection, item)
-    before = connection.scalar(sa.select(work.c.rows_done).where(held(item)))
-    if before is None:
-        raise lost(item)
-    connection.execute(sa.update(work).where(held(item)).values(rows_done=rows_done))
-    _count_rows(database, connection, run.id, rows_done - before)
+    _reporting(database, connection, item)
+    _count_rows(database, connection, item, rows_done, more_shards=0)
+    connection.execute(statements.SHARD_GOES_ON, {**fence(item), "rows": rows_done})
 
 
 def _count_rows(
-    database: Database, connection: sa.Connection, run_id: str, more: int, **values: Any
+    database: Database, connection: sa.Connection, item: WorkItem, rows: int, *, more_shards: int
 ) -> tuple[Any, bool]:
-    """Adds to a run's rows; tells of each quarter once, however often rows are counted again.
+    """Counts `rows` of an item in its run, instead of those that the item has reported before.
+
+    Tells of each quarter once, however often rows are counted again. The caller has the run's row,
+    and changes the item afterwards.
 
     Returns:
-        The run's row, and whether there was something to tell.
+        The run's counts, and whether there was something to tell.
     """
-    changed = connection.execute(
-        sa.update(runs)
-        .where(runs.c.id == run_id)
-        .values(rows_done=runs.c.rows_done + more, **values)
-        .returning(*SHORT_COLUMNS)
-    ).one()
+    counted = {"run": item.run_id, "rows": rows, "more_shards": more_shards}
+    changed = connection.execute(statements.COUNT_ROWS, {**fence(item), **counted}).one_or_none()
+    if changed is None:
+        raise lost(item)
     passed = [
         percent
         for percent in PROGRESS_PERCENTS
@@ -249,7 +256,7 @@ def _count_rows(
     ]
     if passed:
         connection.execute(
-            sa.update(runs).where(runs.c.id == run_id).values(progress_announced=passed[-1])
+            sa.update(runs).where(runs.c.id == item.run_id).values(progress_announced=passed[-1])
         )
         emit(database, connection, [progress_event(changed, percent) for percent in passed])
     return changed, bool(passed)
@@ -378,7 +385,7 @@ def release(database: Database, connection: sa.Connection, item: WorkItem) -> bo
         False if the item is not the caller's any more; then nothing happens.
     """
     run = lock_run(database, connection, item.run_id)
-    if run is None or connection.scalar(sa.select(work.c.id).where(held(item))) is None:
+    if run is None or connection.scalar(statements.ROWS_BEFORE, fence(item)) is None:
         _clean_again(connection, item.run_id)
         return False
     if run.state in _MAY_GO_ON:
@@ -443,28 +450,34 @@ def _reporting(database: Database, connection: sa.Connection, item: WorkItem) ->
     return run
 
 
-def _close(connection: sa.Connection, item: WorkItem, **values: Any) -> int:
-    """Ends an item that is still held; returns the rows that it had reported before."""
-    before = connection.scalar(sa.select(work.c.rows_done).where(held(item)))
-    changed = connection.execute(
-        sa.update(work).where(held(item)).values(done_at=clock.utc_now(), **values)
-    )
-    if before is None or changed.rowcount != 1:
+def _rows_before(connection: sa.Connection, item: WorkItem) -> int:
+    """The rows that an item has reported so far; it is still held."""
+    before = connection.scalar(statements.ROWS_BEFORE, fence(item))
+    if before is None:
         raise lost(item)
     return int(before)
+
+
+def _close(connection: sa.Connection, item: WorkItem, **values: Any) -> None:
+    """Ends an item that is still held."""
+    closing = sa.update(work).where(statements.HELD).values(done_at=clock.utc_now(), **values)
+    if connection.execute(closing, fence(item)).rowcount != 1:
+        raise lost(item)
 
 
 def _give_back(
     connection: sa.Connection, item: WorkItem, *, pause_s: float = 0.0, **values: Any
 ) -> None:
     """READY again, and what it had reported of its rows is taken back."""
-    before = connection.scalar(sa.select(work.c.rows_done).where(held(item)))
+    before = _rows_before(connection, item)
     ready_at = clock.utc_now() + timedelta(seconds=pause_s)
     values = {"rows_done": 0, "worker_id": None, **values}
-    changed = connection.execute(
-        sa.update(work).where(held(item)).values(state=WorkState.READY, ready_at=ready_at, **values)
+    changing = (
+        sa.update(work)
+        .where(statements.HELD)
+        .values(state=WorkState.READY, ready_at=ready_at, **values)
     )
-    if before is None or changed.rowcount != 1:
+    if connection.execute(changing, fence(item)).rowcount != 1:
         raise lost(item)
     if before:
         connection.execute(

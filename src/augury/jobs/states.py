@@ -46,6 +46,8 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 }
 
 TERMINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED, RunState.DELETED})
+# runs whose work may be claimed
+LIVE = (RunState.ACCEPTED, RunState.IN_PROGRESS)
 # CANCELING is absent: cancelling twice is answered with the first request's state
 CANCELABLE = frozenset({RunState.ACCEPTED, RunState.IN_PROGRESS, RunState.NEEDS_ATTENTION})
 

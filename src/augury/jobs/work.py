@@ -16,9 +16,10 @@ import sqlalchemy as sa
 
 from augury import clock
 from augury.errors import LostLeaseError
+from augury.jobs import statements
 from augury.jobs.lifecycle import lock_run, transition
 from augury.jobs.spec import Mode
-from augury.jobs.states import RunState, WorkState
+from augury.jobs.states import LIVE, RunState
 from augury.storage.database import Database
 from augury.storage.tables import runs, work
 
@@ -26,11 +27,7 @@ PLAN = "plan"
 SHARD = "shard"
 # runs of these modes are in the hands of one worker at a time
 HELD_MODES = frozenset({Mode.MINI_BATCH, Mode.BATCH})
-LIVE = (RunState.ACCEPTED, RunState.IN_PROGRESS)
 _CANDIDATES = 8
-# written out, not bound: only then does a partial index serve the query
-_IS_READY = sa.text("work.state = 'READY'")
-_IS_LEASED = sa.text("work.state = 'LEASED'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,47 +79,65 @@ def claim(
         queues: where to look; oldest first among all of them.
         run_id: look only at this run.
     """
-    candidates = _candidates(worker_id, queues, run_id).limit(_CANDIDATES)
-    for candidate in connection.execute(candidates).all():
+    for candidate in _candidates(connection, worker_id, queues, run_id, _CANDIDATES):
         run = lock_run(database, connection, candidate.run_id)
         if run.state not in LIVE or run.host not in (None, worker_id):
             continue
-        taken = connection.execute(
-            sa.update(work)
-            .where(work.c.id == candidate.id, work.c.state == WorkState.READY)
-            .values(
-                state=WorkState.LEASED,
-                token=work.c.token + 1,
-                attempts=work.c.attempts + 1,
-                worker_id=worker_id,
-                leased_at=clock.utc_now(),
-                rows_done=0,
-            )
-            .returning(*work.c)
-        ).one_or_none()
+        claimed = {"item": candidate.id, "holder": worker_id, "now": clock.utc_now()}
+        taken = connection.execute(statements.CLAIM, claimed).one_or_none()
         if taken is not None:
             _begin(database, connection, run, taken)
             return item_of(taken)
     return None
 
 
+def claim_next(connection: sa.Connection, before: WorkItem, *, host: str | None) -> WorkItem | None:
+    """Takes the next ready shard of a run for the worker that has just reported one of it.
+
+    The same as `claim` of that run, without another look at the run: it is for the transaction of
+    the report, which has the run's row and knows that it goes on.
+
+    Args:
+        connection: the transaction.
+        before: the reported shard.
+        host: the run's holder.
+    """
+    if host not in (None, before.worker_id):
+        return None
+    taken = connection.execute(
+        statements.CLAIM_NEXT,
+        {
+            "run": before.run_id,
+            "its_queue": before.queue,
+            "holder": before.worker_id,
+            "now": clock.utc_now(),
+        },
+    ).one_or_none()
+    if taken is None:
+        return None
+    if host is None and before.queue in HELD_MODES:
+        set_host(connection, before.run_id, before.worker_id)
+    return item_of(taken)
+
+
 def is_ready(
     connection: sa.Connection, worker_id: str, queues: Sequence[str], *, run_id: str | None = None
 ) -> bool:
     """Whether `claim` would find something now."""
-    found = connection.execute(_candidates(worker_id, queues, run_id).limit(1))
-    return found.first() is not None
+    return bool(_candidates(connection, worker_id, queues, run_id, 1))
 
 
-def _candidates(worker_id: str, queues: Sequence[str], run_id: str | None) -> sa.Select[Any]:
-    select = (
-        sa.select(work.c.id, work.c.run_id)
-        .join(runs, runs.c.id == work.c.run_id)
-        .where(_IS_READY, work.c.queue.in_(queues), work.c.ready_at <= clock.utc_now())
-        .where(runs.c.state.in_(LIVE), sa.or_(runs.c.host.is_(None), runs.c.host == worker_id))
-        .order_by(work.c.ready_at, work.c.seq)
-    )
-    return select if run_id is None else select.where(work.c.run_id == run_id)
+def _candidates(
+    connection: sa.Connection,
+    worker_id: str,
+    queues: Sequence[str],
+    run_id: str | None,
+    most: int,
+) -> Sequence[Any]:
+    wanted = {"holder": worker_id, "queues": queues, "now": clock.utc_now(), "most": most}
+    if run_id is None:
+        return connection.execute(statements.CANDIDATES, wanted).all()
+    return connection.execute(statements.CANDIDATES_OF_RUN, {**wanted, "run": run_id}).all()
 
 
 def _begin(database: Database, connection: sa.Connection, run: Any, taken: Any) -> None:
@@ -134,7 +149,7 @@ def _begin(database: Database, connection: sa.Connection, run: Any, taken: Any) 
 
 def set_host(connection: sa.Connection, run_id: str, worker_id: str | None) -> None:
     """Makes a worker the holder of a run, or frees it; the caller has the run's row."""
-    connection.execute(sa.update(runs).where(runs.c.id == run_id).values(host=worker_id))
+    connection.execute(statements.SET_HOST, {"run": run_id, "holder": worker_id})
 
 
 def let_go(database: Database, connection: sa.Connection, worker_id: str, run_id: str) -> None:
@@ -166,18 +181,13 @@ def item_of(row: Any) -> WorkItem:
 
 def leased_by(connection: sa.Connection, worker_id: str) -> list[WorkItem]:
     """What a worker holds, by run."""
-    select = sa.select(work).where(_IS_LEASED, work.c.worker_id == worker_id)
+    select = sa.select(work).where(statements.IS_LEASED, work.c.worker_id == worker_id)
     return [item_of(row) for row in connection.execute(select.order_by(work.c.run_id, work.c.seq))]
 
 
-def held(item: WorkItem) -> sa.ColumnElement[bool]:
-    """The fence: true as long as this very claim is the item's last one."""
-    return sa.and_(
-        work.c.id == item.id,
-        work.c.state == WorkState.LEASED,
-        work.c.token == item.token,
-        work.c.worker_id == item.worker_id,
-    )
+def fence(item: WorkItem) -> dict[str, Any]:
+    """The parameters of `statements.HELD`, the condition that this claim is the item's last."""
+    return {"item": item.id, "fence": item.token, "holder": item.worker_id}
 
 
 def check_held(connection: sa.Connection, item: WorkItem) -> None:
@@ -186,10 +196,7 @@ def check_held(connection: sa.Connection, item: WorkItem) -> None:
     Raises:
         LostLeaseError: somebody else has the item now, or its run goes on no longer.
     """
-    select = (
-        sa.select(runs.c.state).join(work, work.c.run_id == runs.c.id).where(held(item)).limit(1)
-    )
-    state = connection.scalar(select)
+    state = connection.scalar(statements.RUN_STATE, fence(item))
     if state is None:
         raise lost(item)
     if state not in LIVE:
@@ -211,20 +218,6 @@ def open_window(connection: sa.Connection, run_id: str, max_concurrency: int) ->
     Returns:
         How many became ready, by queue.
     """
-    active = connection.scalar(
-        sa.select(sa.func.count())
-        .select_from(work)
-        .where(work.c.run_id == run_id, work.c.state.in_((WorkState.READY, WorkState.LEASED)))
-    )
-    free = max_concurrency - int(active or 0)
-    if free <= 0:
-        return {}
-    waiting = sa.select(work.c.id).where(work.c.run_id == run_id, work.c.state == WorkState.WAITING)
-    opened = connection.execute(
-        sa.update(work)
-        .where(work.c.id.in_(waiting.order_by(work.c.seq).limit(free).scalar_subquery()))
-        .values(state=WorkState.READY, ready_at=clock.utc_now())
-        .returning(work.c.queue)
-    ).scalars()
-    found = list(opened)
+    opening = {"run": run_id, "window": max_concurrency, "now": clock.utc_now()}
+    found = connection.execute(statements.OPEN, opening).scalars().all()
     return {queue: found.count(queue) for queue in set(found)}
