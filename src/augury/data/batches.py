@@ -200,11 +200,17 @@ def _decoded(column: pa.Array) -> pa.Array:
 
 
 def _plain(column: pa.Array) -> _Values:
-    """Nulls apart from values: so a long integer is rounded once, whether nulls are near or not."""
+    """Nulls apart from values: so a long integer is rounded once, whether nulls are near or not.
+
+    Not with `to_numpy`, whose first call imports pandas.
+    """
+    import numpy as np
+    import pyarrow as pa
+
     if not column.null_count:
-        return column.to_numpy(zero_copy_only=True), None
-    missing = column.is_null().to_numpy(zero_copy_only=False)
-    return column.fill_null(0).to_numpy(zero_copy_only=True), missing
+        return np.from_dlpack(column), None
+    missing = np.from_dlpack(column.is_null().cast(pa.uint8())).view(np.bool_)
+    return np.from_dlpack(column.fill_null(0)), missing
 
 
 def _codes(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> pa.Array:

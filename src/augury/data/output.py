@@ -42,6 +42,9 @@ def prediction_names(
             return (prediction, probabilities)
 
 
+_NUMPY = {"float": "float32", "double": "float64"}
+
+
 def prediction_fields(
     signature: Signature, names: Sequence[str], number: pa.DataType
 ) -> list[pa.Field]:
@@ -65,9 +68,20 @@ def prediction_fields(
 
 def class_values(classes: Sequence[Class]) -> pa.Array:
     """The classes as an Arrow array, in the order of the probabilities."""
+    import numpy as np
     import pyarrow as pa
 
-    return pa.array(list(classes))
+    # not `pa.array`, which imports pandas to see whether it was given something of it
+    if isinstance(classes[0], str):
+        texts = [str(value).encode() for value in classes]
+        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+        return pa.StringArray.from_buffers(
+            len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))
+        )
+    if isinstance(classes[0], bool):
+        bits = np.packbits(np.array(classes, dtype=bool), bitorder="little")
+        return pa.Array.from_buffers(pa.bool_(), len(classes), [None, pa.py_buffer(bits)])
+    return _array(np.array(classes))
 
 
 def encode_schema(schema: pa.Schema) -> str:
@@ -123,20 +137,27 @@ def prediction_columns(
     classes = class_values(signature.classes)
     if signature.task is Task.BINARY:
         positive = (predictions > 0.5).astype(np.int8)
-        return [classes.take(pa.array(positive)), _numbers(predictions, fields[1].type)]
+        return [classes.take(_array(positive)), _numbers(predictions, fields[1].type)]
     chosen = predictions.argmax(axis=1)
     scores = _numbers(predictions.reshape(-1), fields[1].type.value_type)
     return [
-        classes.take(pa.array(chosen)),
+        classes.take(_array(chosen)),
         pa.FixedSizeListArray.from_arrays(scores, type=fields[1].type),
     ]
 
 
 def _numbers(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    return _array(values.astype(_NUMPY[str(kind)], copy=False))
+
+
+def _array(values: NDArray[Any]) -> pa.Array:
+    """The same memory as an Arrow array; `pa.array` would import pandas first."""
     import numpy as np
     import pyarrow as pa
 
-    return pa.array(np.ascontiguousarray(values, dtype=kind.to_pandas_dtype()))
+    values = np.ascontiguousarray(values)
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 
 
 # --- the part -------------------------------------------------------------------------------------
