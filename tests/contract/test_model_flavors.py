@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from augury.models import backends
+from augury.models.backends import is_forest
 from augury.models.flavors import get_flavor
+from augury.models.forest import FOREST, available, reason
 from augury.models.port import Model
 from augury.models.signature import Signature, Task
 
@@ -68,6 +71,24 @@ def _forest() -> Any:
     from sklearn.ensemble import RandomForestClassifier
 
     return RandomForestClassifier(12, n_jobs=2, random_state=0)
+
+
+def _forest_regressor() -> Any:
+    from sklearn.ensemble import RandomForestRegressor
+
+    return RandomForestRegressor(9, random_state=0)
+
+
+def _extra_trees() -> Any:
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    return ExtraTreesClassifier(9, random_state=0)
+
+
+def _boosting() -> Any:
+    from sklearn.ensemble import GradientBoostingClassifier
+
+    return GradientBoostingClassifier(n_estimators=5, random_state=0)
 
 
 def _histogram() -> Any:
@@ -134,6 +155,11 @@ CASES = {
         "xgboost", Task.REGRESSION, "float32", _boosted(Task.REGRESSION, num_parallel_tree=8)
     ),
     "forest": Case("sklearn", Task.MULTICLASS, "float32", _fitted(_forest, Task.MULTICLASS)),
+    "forest_regression": Case(
+        "sklearn", Task.REGRESSION, "float32", _fitted(_forest_regressor, Task.REGRESSION)
+    ),
+    "extra": Case("sklearn", Task.BINARY, "float32", _fitted(_extra_trees, Task.BINARY)),
+    "boosting": Case("sklearn", Task.MULTICLASS, "float32", _fitted(_boosting, Task.MULTICLASS)),
     "histogram": Case("sklearn", Task.REGRESSION, "float64", _fitted(_histogram, Task.REGRESSION)),
     "linear": Case("sklearn", Task.REGRESSION, "float64", _fitted(_linear, Task.REGRESSION)),
     "logistic": Case("sklearn", Task.BINARY, "float64", _fitted(_logistic, Task.BINARY)),
@@ -155,13 +181,21 @@ class Loaded:
     matrix: Any
 
 
-@pytest.fixture(scope="module", params=CASES)
+# trees that Augury's own kernel scores; every promise is checked of it, too
+KERNEL = [name for name in CASES if name.startswith(("xgb", "forest", "extra", "boost", "hist"))]
+BACKENDS = [(name, "") for name in CASES] + [(name, FOREST) for name in KERNEL]
+
+
+@pytest.fixture(scope="module", params=BACKENDS, ids=lambda each: "-".join(each).replace(" ", "_"))
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    case = CASES[request.param]
-    path = case.save(tmp_path_factory.mktemp(request.param))
-    flavor = get_flavor(case.flavor)
-    signature = flavor.infer(path)
-    model = flavor.load(path, signature, num_threads=2)
+    name, backend = request.param
+    if backend and not available():
+        pytest.skip(reason())
+    case = CASES[name]
+    path = case.save(tmp_path_factory.mktemp(name))
+    signature = get_flavor(case.flavor).infer(path)
+    model = backends.load(case.flavor, path, signature, backend=backend, num_threads=2)
+    assert backend in {"", model.backend}
     matrix = np.ascontiguousarray(_data()[0], dtype=signature.dtype)
     return Loaded(case, path, signature, model, matrix)
 
@@ -218,8 +252,7 @@ def test_no_bit_depends_on_the_neighbours(loaded: Loaded) -> None:
 
 
 def test_no_bit_depends_on_the_threads(loaded: Loaded) -> None:
-    flavor = get_flavor(loaded.case.flavor)
-    alone = flavor.load(loaded.path, loaded.signature, num_threads=1)
+    alone = _load(loaded, loaded.signature)
     # enough rows that a flavor which computes small batches on one thread takes several
     matrix = np.tile(loaded.matrix[: NUM_ROWS // (1 if _is_cheap(loaded) else 10)], (7, 1))
     found, expected = loaded.model.predict(matrix), alone.predict(matrix)
@@ -228,7 +261,38 @@ def test_no_bit_depends_on_the_threads(loaded: Loaded) -> None:
 
 
 def _is_cheap(loaded: Loaded) -> bool:
-    return loaded.case.flavor == "xgboost"
+    return loaded.case.flavor == "xgboost" or is_forest(loaded.model.backend)
+
+
+def _load(loaded: Loaded, signature: Signature, path: Path | None = None) -> Model:
+    """The same model anew, on one thread."""
+    return backends.load(
+        loaded.case.flavor,
+        path or loaded.path,
+        signature,
+        backend=loaded.model.backend,
+        num_threads=1,
+    )
+
+
+def test_every_backend_predicts_the_library_s_bits(loaded: Loaded) -> None:
+    native = get_flavor(loaded.case.flavor).load(loaded.path, loaded.signature, num_threads=1)
+    found, expected = loaded.model.predict(loaded.matrix), native.predict(loaded.matrix)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_the_self_check_chooses_the_kernel_for_trees_and_says_why_for_others(
+    loaded: Loaded,
+) -> None:
+    if not available():
+        pytest.skip(reason())
+    verdict = backends.judge(get_flavor(loaded.case.flavor), loaded.path, loaded.signature)
+    if loaded.path.parent.name.rstrip("0123456789") in KERNEL:
+        assert (verdict.backend, verdict.reason) == (FOREST, "")
+    else:
+        assert verdict.backend == backends.library("sklearn")
+        assert "it is a sklearn." in verdict.reason
 
 
 def test_threads_may_share_a_model(loaded: Loaded) -> None:
@@ -258,7 +322,7 @@ def test_the_matrix_may_be_reused(loaded: Loaded) -> None:
 
 def test_the_backend_names_the_library_and_its_version(loaded: Loaded) -> None:
     name, version = loaded.model.backend.rsplit(" ", 1)
-    assert name in {"xgboost", "scikit-learn"}
+    assert name in {"xgboost", "scikit-learn", "augury forest"}
     assert version[0].isdigit()
 
 
@@ -267,19 +331,18 @@ def test_another_signature_is_refused(loaded: Loaded) -> None:
 
     from augury.errors import InvalidError
 
-    flavor = get_flavor(loaded.case.flavor)
     narrower = replace(loaded.signature, inputs=loaded.signature.inputs[1:])
     with pytest.raises(InvalidError, match=f"{NUM_FEATURES} inputs, the signature"):
-        flavor.load(loaded.path, narrower, num_threads=1)
+        _load(loaded, narrower)
     other = Signature(inputs=loaded.signature.inputs, task=Task.MULTICLASS, classes=(0, 1, 2, 3, 4))
     with pytest.raises(InvalidError, match="with 5 classes"):
-        flavor.load(loaded.path, other, num_threads=1)
+        _load(loaded, other)
 
 
 def test_classes_may_be_renamed(loaded: Loaded) -> None:
     names = [f"class {value}" for value in loaded.signature.classes]
     renamed = loaded.signature.with_classes(names)
-    model = get_flavor(loaded.case.flavor).load(loaded.path, renamed, num_threads=1)
+    model = _load(loaded, renamed)
     assert model.signature.classes == tuple(names)
 
 
@@ -295,7 +358,7 @@ def test_what_is_no_model_is_said_to_be_none(
     with pytest.raises(CorruptError, match=str(path)):
         flavor.infer(path)
     with pytest.raises(CorruptError, match=str(path)):
-        flavor.load(path, loaded.signature, num_threads=1)
+        _load(loaded, loaded.signature, path)
 
 
 def test_a_truncated_file_is_said_to_be_damaged(loaded: Loaded, tmp_path: Path) -> None:
@@ -307,3 +370,5 @@ def test_a_truncated_file_is_said_to_be_damaged(loaded: Loaded, tmp_path: Path) 
         path.write_bytes(raw[:length])
         with pytest.raises(CorruptError):
             get_flavor(loaded.case.flavor).infer(path)
+        with pytest.raises(CorruptError):
+            _load(loaded, loaded.signature, path)

@@ -17,7 +17,9 @@ from filelock import FileLock
 from augury.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from augury.models import cache as cache_module
 from augury.models import registry
+from augury.models.backends import judge, pick
 from augury.models.cache import ModelCache
+from augury.models.flavors import get_flavor
 from augury.models.registry import ModelVersion
 from augury.models.signature import Signature, Task
 from augury.resources.store import Change
@@ -82,6 +84,25 @@ def test_registering_is_idempotent_by_content(
     with database.read() as connection:
         assert registry.aliases(connection, "m") == {"champion": 2, "other": 1}
         assert registry.list_versions(connection, "m") == [first, second]
+
+
+def test_the_verdict_of_the_self_check_is_kept_and_found_anew(
+    sqlite_database: Database, store: ObjectStore, tmp_path: Path
+) -> None:
+    path = _booster(tmp_path / "m.ubj")
+    first, _ = registry.register(sqlite_database, store, name="m", path=path)
+    assert first.verdict == judge(get_flavor("xgboost"), path, first.signature)
+    old = sa.update(model_versions).values(backend="augury forest 0", backend_reason="")
+    sqlite_database.transact(lambda connection: connection.execute(old))
+    with sqlite_database.read() as connection:
+        stale = registry.resolve(connection, "m@1")
+    picked = pick(stale.verdict, "xgboost")
+    assert picked.backend.startswith("xgboost ")
+    assert "checked for augury forest 0" in picked.reason
+    again, change = registry.register(sqlite_database, store, name="m", path=path)
+    assert (again, change) == (first, Change.UNCHANGED)
+    with sqlite_database.read() as connection:
+        assert registry.resolve(connection, "m@1") == first
 
 
 def test_each_change_emits_its_event_once(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +13,20 @@ import joblib
 import numpy as np
 import pyarrow as pa
 import pytest
+import sklearn
 import xgboost
 from pyarrow import parquet as pq
 from scoring_world import write
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.tree import DecisionTreeRegressor
 
 from augury.data.manifest import Manifest
 from augury.errors import ConflictError, ContractError, CorruptError, InvalidError, NotFoundError
 from augury.inference.local import ScoreSummary, peak_rss_bytes, plan_local, score_local
 from augury.jobs.spec import JobSpec
+from augury.models.flavors.xgboost import FLAVOR
+from augury.models.forest import FOREST, load_xgboost
+from augury.models.signature import InputColumn, Signature, Task
 from augury.settings import Settings
 
 NAMES = [f"f{index}" for index in range(5)]
@@ -99,7 +106,7 @@ def test_predictions_are_the_library_s_own(place: Place, booster: Path) -> None:
     assert progress[0] == (0, 9_000)
     assert progress[-1] == (9_000, 9_000)
     assert (summary.rows_in, summary.rows_predicted, summary.rows_rejected) == (9_000, 9_000, 0)
-    assert summary.backend == f"xgboost {xgboost.__version__}"
+    assert (summary.backend, summary.backend_reason) == (FOREST, "")
     assert summary.rows_per_second > 0
     assert 2**20 < summary.peak_rss_bytes <= peak_rss_bytes()
     assert summary.output_uri == f"file://{place.output}/"
@@ -210,7 +217,60 @@ def test_a_trusted_forest_with_the_sample_s_names(place: Place, forest: Path) ->
     assert found["prediction"].to_pylist() == [
         ("maybe", "no", "yes")[index] for index in expected.argmax(axis=1)
     ]
-    assert summary.backend.startswith("scikit-learn ")
+    assert (summary.backend, summary.backend_reason) == (FOREST, "")
+
+
+def test_what_the_kernel_does_not_score_is_scored_by_its_library_and_says_why(
+    place: Place,
+) -> None:
+    tree = DecisionTreeRegressor(max_depth=5, random_state=0).fit(MATRIX, TARGET)
+    path = place.output.with_name("tree.joblib")
+    joblib.dump(tree, path)
+    inputs = tuple(InputColumn(name=name, type="float") for name in NAMES)
+    signature = Signature(inputs=inputs, task=Task.REGRESSION)
+    summary = place.score(path, trust=True, signature=signature)
+    assert summary.backend == f"scikit-learn {sklearn.__version__}"
+    assert "it is a sklearn.tree._classes.DecisionTreeRegressor" in summary.backend_reason
+    expected = tree.predict(MATRIX)
+    assert np.array_equal(pq.read_table(place.output)["prediction"].to_numpy(), expected)
+
+
+def test_a_kernel_that_predicts_otherwise_is_not_used(
+    place: Place, booster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = place.output.with_name("other.ubj")
+    data = xgboost.DMatrix(MATRIX, TARGET, feature_names=NAMES)
+    xgboost.train({"objective": "binary:logistic", "nthread": 1}, data, 1).save_model(other)
+    wrong = load_xgboost(other)
+    monkeypatch.setattr(FLAVOR.__class__, "forest", lambda *_: wrong)
+    summary = place.score(booster)
+    assert summary.backend == f"xgboost {xgboost.__version__}"
+    assert "rows differ from the library's predictions" in summary.backend_reason
+    expected = xgboost.Booster(model_file=str(booster)).inplace_predict(MATRIX)
+    assert np.array_equal(pq.read_table(place.output)["probability"].to_numpy(), expected)
+
+
+_SCORE = """
+import sys
+from augury.inference.local import score_local
+from augury.settings import Settings
+score_local(*sys.argv[1:4], settings=Settings(home=sys.argv[4]))
+print(*sorted({"xgboost", "sklearn", "scipy"} & set(sys.modules)))
+"""
+
+
+def test_a_model_that_was_checked_before_is_scored_without_its_library(
+    place: Place, booster: Path
+) -> None:
+    place.score(booster)
+    output = place.output.with_name("again")
+    arguments = [str(booster), f"{place.inputs}/", str(output), str(place.settings.home)]
+    said = subprocess.run(
+        [sys.executable, "-c", _SCORE, *arguments], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == []
+    for path in sorted(place.output.glob("*.parquet")):
+        assert (output / path.name).read_bytes() == path.read_bytes()
 
 
 def test_columns_that_do_not_fit_are_told_before_anything_is_written(

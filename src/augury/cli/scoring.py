@@ -107,5 +107,7 @@ def _show(summary: ScoreSummary) -> None:
     echo(f"{summary.rows_predicted:,} of {summary.rows_in:,} rows predicted{rejected} in "
          f"{summary.seconds:,.2f} s, {summary.rows_per_second:,.0f} rows/s")  # fmt: skip
     echo(f"backend  {summary.backend}, peak memory {summary.peak_rss_bytes / 2**20:,.0f} MiB")
+    if summary.backend_reason:
+        echo(f"         {summary.backend_reason}")
     echo(f"output   {summary.output_uri}")
     echo(f"manifest {summary.manifest_uri}")

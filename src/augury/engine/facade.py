@@ -181,7 +181,7 @@ class Engine(Parts):
         with self.database.read() as connection:
             spec = draft_run(connection, job=job, overrides=overrides or RunOverrides()).spec
             model = resolve(connection, spec.model)
-        return plan_run(spec, model, self.settings, check=lambda: None)
+        return plan_run(spec, model, self.settings, check=lambda: None, verdict=model.verdict)
 
     def cancel_run(self, run: str) -> Run:
         """Asks a run to stop; a second time changes nothing.

@@ -10,6 +10,7 @@ from augury.errors import CorruptError
 from augury.execution import warmup
 from augury.execution.holding import Holding
 from augury.inference import coordinator
+from augury.jobs import logs
 from augury.jobs.reports import Planned
 from augury.jobs.runs import get_run
 from augury.jobs.work import WorkItem
@@ -50,12 +51,23 @@ class Scoring:
 
     def plan(self, item: WorkItem, holding: Holding) -> Planned:
         """Plans the item's run; see `coordinator.plan` for what it raises."""
-        return coordinator.plan(self._database, item.run_id, self._settings, check=holding.check)
+        planned = coordinator.plan(self._database, item.run_id, self._settings, check=holding.check)
+        self._tell_backend(item.run_id, planned)
+        return planned
+
+    def _tell_backend(self, run_id: str, planned: Planned) -> None:
+        from augury.inference.plan import read_pins
+
+        pins = read_pins(planned.plan)
+        why = f": {pins.backend_reason}" if pins.backend_reason else ""
+        text = f"Scored by {pins.backend}{why}."
+        self._database.transact(lambda connection: logs.append(connection, run_id, "info", text))
 
     def score(self, item: WorkItem, holding: Holding) -> ShardResult:
         """Scores a shard and publishes its part; see `score_shard` for what it raises."""
         from augury.inference.plan import ShardSpec
         from augury.inference.score import score_shard
+        from augury.models.backends import is_forest
 
         if item.spec is None:
             raise CorruptError(f"work item {item.id} has no shard")
@@ -63,12 +75,15 @@ class Scoring:
         planned = run.plan.model
         if planned.flavor not in _WITHOUT_SKLEARN:
             warmup.complete()
+        elif not is_forest(run.plan.pins.backend):
+            warmup.import_xgboost()
         model = self.cache.load(
             digest=planned.digest,
             uri=planned.uri,
             flavor=planned.flavor,
             signature=planned.signature,
             num_threads=run.num_threads,
+            backend=run.plan.pins.backend,
         )
         return score_shard(
             run.plan,

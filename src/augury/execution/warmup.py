@@ -2,8 +2,9 @@
 
 XGBoost imports scikit-learn and pandas if it finds them, which takes three times as long as all the
 rest and gives nothing to a worker that predicts from arrays. So it is imported while those two seem
-not to be there. A pickled scikit-learn pipeline may hold XGBoost's estimators, which are only whole
-with scikit-learn: before such a model is loaded, XGBoost is imported anew.
+not to be there, and only if a model needs it: Augury's own kernel scores most of them without. A
+pickled scikit-learn pipeline may hold XGBoost's estimators, which are only whole with scikit-learn:
+before such a model is loaded, XGBoost is imported anew.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ def warm_up() -> None:
     """Imports what most shards need. Idempotent; takes a second or two of CPU the first time."""
     for name in ("augury.inference.planning", "augury.inference.score", "augury.models.cache"):
         importlib.import_module(name)
+    forest = importlib.import_module("augury.models.forest")
+    if not forest.available():
+        import_xgboost()
+
+
+def import_xgboost() -> None:
+    """Imports XGBoost, without what it takes along. Idempotent."""
     if "xgboost" not in sys.modules and not any(name in sys.modules for name in _HEAVY):
         _import_lean()
 

@@ -63,7 +63,7 @@ def plan(
     with database.read() as connection:
         spec = get_run(connection, run_id).job_spec
         model = resolve(connection, spec.model)
-    planned, shards = plan_run(spec, model, settings, check=check)
+    planned, shards = plan_run(spec, model, settings, check=check, verdict=model.verdict)
     return Planned(
         plan=planned.to_json(),
         mode=planned.mode,

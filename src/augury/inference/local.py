@@ -33,6 +33,7 @@ from augury.inference.plan import Plan, PlannedModel, ShardResult, ShardSpec
 from augury.inference.planning import plan_run
 from augury.inference.score import score_shard
 from augury.jobs.spec import JobSpec
+from augury.models import backends
 from augury.storage.files import file_digest
 from augury.storage.objects import ObjectStore, open_store
 
@@ -52,6 +53,7 @@ class ScoreSummary:
         seconds: wall time of the whole call, loading and planning included.
         peak_rss_bytes: the most memory that this process ever held.
         backend: what predicted, with its version.
+        backend_reason: why that is the model's library; empty if it is Augury's own kernel.
     """
 
     rows_in: int
@@ -61,6 +63,7 @@ class ScoreSummary:
     rows_per_second: float
     peak_rss_bytes: int
     backend: str
+    backend_reason: str
     output_uri: str
     manifest_uri: str
 
@@ -104,11 +107,18 @@ def score_local(
     started = clock.monotonic_s()
     planned, flavor = _describe(Path(model), trust=trust, signature=signature, sample=sample)
     spec = _spec(planned, input, output=str(output), columns=columns)
-    plan, shards = plan_run(spec, planned, settings, check=_go_on)
+    verdict = _verdict(flavor, Path(model), planned, settings)
+    plan, shards = plan_run(spec, planned, settings, check=_go_on, verdict=verdict)
     store = open_store(spec.output.rstrip("/") + "/", settings)
     _refuse_foreign(store, plan, shards)
     threads, side_by_side = _threads(settings, len(shards))
-    loaded = flavor.load(Path(model), planned.signature, num_threads=threads)
+    loaded = backends.load(
+        planned.flavor,
+        Path(model),
+        planned.signature,
+        backend=plan.pins.backend,
+        num_threads=threads,
+    )
     crew = _Crew(plan, loaded, store, settings, num_threads=threads, on_progress=on_progress)
     with _removed_on_error(store, shards):
         results = crew.score(shards, side_by_side)
@@ -123,6 +133,7 @@ def score_local(
         rows_per_second=round(manifest.rows.rows_in / seconds, 1),
         peak_rss_bytes=peak_rss_bytes(),
         backend=loaded.backend,
+        backend_reason=plan.pins.backend_reason,
         output_uri=store.url,
         manifest_uri=written.uri,
     )
@@ -203,6 +214,14 @@ def _inferred(flavor: Flavor, path: Path, sample: str | Path | None) -> Signatur
     from augury.models.sample import read_sample
 
     return flavor.infer(path, read_sample(Path(sample)))
+
+
+def _verdict(
+    flavor: Flavor, path: Path, planned: PlannedModel, settings: Settings
+) -> backends.Verdict:
+    """As registering it would find; takes seconds for a new file, nothing for a known one."""
+    folder = settings.effective_cache_dir / "verdicts"
+    return backends.judge_once(folder, flavor, path, planned.signature, digest=planned.digest)
 
 
 # --- the output -----------------------------------------------------------------------------------

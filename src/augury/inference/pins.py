@@ -7,40 +7,36 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from functools import cache
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from augury.errors import ConflictError, Fault
 from augury.inference.plan import Pins, WriterSettings
+from augury.models.backends import Verdict, library_name, pick, version
 
 if TYPE_CHECKING:
     from augury.models.port import Model
 
-# distribution that computes for each flavor
-_LIBRARIES = {"xgboost": "xgboost", "sklearn": "scikit-learn"}
 _ALWAYS = ("augury", "numpy", "pyarrow")
 
 
-def make_pins(flavor: str, writer: WriterSettings) -> Pins:
-    """The pins of a plan made here."""
-    library = _LIBRARIES.get(flavor)
+def make_pins(flavor: str, verdict: Verdict, writer: WriterSettings) -> Pins:
+    """The pins of a plan made here.
+
+    Args:
+        flavor: the model's.
+        verdict: of its self-check.
+        writer: how parts are written.
+    """
+    library = library_name(flavor)
     names = [*_ALWAYS, *([library] if library else [])]
+    picked = pick(verdict, flavor)
     return Pins(
-        backend=f"{library} {version(library)}" if library else "",
+        backend=picked.backend,
+        backend_reason=picked.reason,
         machine=platform.machine(),
         libraries={name: version(name) for name in names},
         writer=writer,
     )
-
-
-@cache
-def version(distribution: str) -> str:
-    """The installed version; "none" if it is not installed."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "none"
 
 
 def check_pins(pins: Pins, model: Model) -> None:

@@ -210,6 +210,7 @@ class Pins:
 
     Attributes:
         backend: what predicts, with its version, as `Model.backend` says; empty: not pinned.
+        backend_reason: why that is the model's library; empty if it is Augury's kernel.
         machine: processor architecture, for rounding may differ between two of them.
         libraries: versions by distribution name, of those that touch a value or a byte.
     """
@@ -218,6 +219,7 @@ class Pins:
     machine: str
     libraries: Mapping[str, str]
     writer: WriterSettings
+    backend_reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +280,17 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 of the text."""
         return ids.digest(self.to_json().encode())
+
+
+class _Pinned(msgspec.Struct):
+    """What `read_pins` reads of a plan; the rest is skipped."""
+
+    pins: Pins
+
+
+def read_pins(text: str) -> Pins:
+    """The pins of a plan's text, without reading its files."""
+    return msgspec.json.decode(text, type=_Pinned).pins
 
 
 # --- what scoring one shard gives -----------------------------------------------------------------

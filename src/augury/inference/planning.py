@@ -28,6 +28,7 @@ from augury.inference.plan import (
     cut_shards,
 )
 from augury.jobs.spec import JobSpec, Mode, PredictionColumns
+from augury.models.backends import UNCHECKED, Verdict
 from augury.models.signature import Signature
 from augury.storage.objects import ObjectInfo, canonical_url
 
@@ -49,6 +50,7 @@ def plan_run(
     settings: Settings,
     *,
     check: Callable[[], None],
+    verdict: Verdict = UNCHECKED,
 ) -> tuple[Plan, list[ShardSpec]]:
     """Plans a run. The same spec over the same objects gives the same plan.
 
@@ -57,6 +59,7 @@ def plan_run(
         model: the version that the spec's reference names now, or a model that is not registered.
         settings: for access to the inputs.
         check: called every 0.25 s or so; what it raises ends planning.
+        verdict: of the model's self-check; a model that nobody checked is scored by its library.
 
     Returns:
         The plan, and at least one shard (without ranges if there is nothing to score).
@@ -93,7 +96,9 @@ def plan_run(
         rows_in=rows_in,
         size_bytes=size_bytes,
         pins=make_pins(
-            model.flavor, WriterSettings(dictionary_columns=output.dictionary_columns(schema))
+            model.flavor,
+            verdict,
+            WriterSettings(dictionary_columns=output.dictionary_columns(schema)),
         ),
     )
     return plan, shards

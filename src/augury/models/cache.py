@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from augury.errors import CorruptError, LimitError, UnavailableError
 from augury.ids import new_id
-from augury.models.flavors import get_flavor
+from augury.models import backends
 from augury.models.port import Model
 from augury.models.signature import Signature
 from augury.storage.files import file_digest, sync
@@ -31,7 +31,7 @@ _MOST_LOADED = 8
 _PULL_S = 600.0
 _CHUNK_BYTES = 8 * 2**20
 
-_Key = tuple[str, str, str, int]
+_Key = tuple[str, str, str, str, int]
 
 
 class ModelCache:
@@ -54,7 +54,14 @@ class ModelCache:
         self._lock = threading.Lock()
 
     def load(
-        self, *, digest: str, uri: str, flavor: str, signature: Signature, num_threads: int
+        self,
+        *,
+        digest: str,
+        uri: str,
+        flavor: str,
+        signature: Signature,
+        num_threads: int,
+        backend: str = "",
     ) -> Model:
         """The model, from memory, from this host's disk, or from the object store.
 
@@ -64,20 +71,23 @@ class ModelCache:
             flavor: its format. A pickle runs code: pass digests from the registry only.
             signature: its inputs and outputs.
             num_threads: threads that one call of `predict` may use.
+            backend: what the plan pinned; see `backends.load`.
 
         Raises:
             NotFoundError: the object store does not have it.
             UnavailableError: the object store did not answer.
             CorruptError: the object store has other content than `digest`.
         """
-        key = (digest, flavor, repr(signature), num_threads)
+        key = (digest, flavor, repr(signature), backend, num_threads)
         with self._lock:
             turn = self._loading.setdefault(key, threading.Lock())
         with turn:
             model = self._known(key)
             if model is None:
                 path = self.pull(digest=digest, uri=uri)
-                model = get_flavor(flavor).load(path, signature, num_threads=num_threads)
+                model = backends.load(
+                    flavor, path, signature, backend=backend, num_threads=num_threads
+                )
                 self._keep(key, model)
         return model
 

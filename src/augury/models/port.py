@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from augury.models.forest import Forest
+
 
 class Model(Protocol):
     """A loaded model."""
@@ -33,7 +35,7 @@ class Model(Protocol):
 
     @property
     def backend(self) -> str:
-        """The library that computes, with its version: `xgboost 3.4.1`. Pinned in plans."""
+        """What computes, with its version: `xgboost 3.4.1`, `augury forest 1`. Pinned in plans."""
         ...
 
     def predict(self, matrix: NDArray[Any]) -> NDArray[np.floating[Any]]:
@@ -73,9 +75,19 @@ class Flavor(Protocol):
         ...
 
     def load(self, path: Path, signature: Signature, *, num_threads: int) -> Model:
-        """Loads a model for scoring, computing with at most `num_threads` threads a call.
+        """Loads a model as its library scores it, with at most `num_threads` threads a call.
 
         Raises:
+            CorruptError: the file is no model of this format.
+            InvalidError: the file is a model, but `signature` does not fit it.
+        """
+        ...
+
+    def forest(self, path: Path, signature: Signature) -> Forest:
+        """Loads the model's trees into Augury's kernel.
+
+        Raises:
+            UnsupportedError: the kernel does not score this model, and why.
             CorruptError: the file is no model of this format.
             InvalidError: the file is a model, but `signature` does not fit it.
         """

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from augury.bus.outbox import emit
 from augury.errors import ConflictError, InvalidError, NotFoundError
 from augury.events.catalog import OWN_SOURCE, EventType
 from augury.events.envelope import new_event
+from augury.models.backends import Verdict, judge
 from augury.models.flavors import open_flavor
 from augury.models.port import Flavor
 from augury.models.sample import read_sample
@@ -42,7 +43,12 @@ _SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
-    """One version of a model. Versions count from 1 and never go back."""
+    """One version of a model. Versions count from 1 and never go back.
+
+    Attributes:
+        backend: what scores it, found by the self-check when its file was last registered.
+        backend_reason: why that is the library and not Augury's kernel; empty if it is the kernel.
+    """
 
     name: str
     version: int
@@ -54,6 +60,13 @@ class ModelVersion:
     trusted: bool
     description: str | None
     created_at: datetime
+    backend: str = ""
+    backend_reason: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the self-check found when the file was registered."""
+        return Verdict(backend=self.backend, reason=self.backend_reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +81,7 @@ class _Candidate:
     trusted: bool
     description: str | None
     explicit: bool
+    verdict: Verdict
 
 
 def register(
@@ -110,7 +124,8 @@ def register(
     _check_names(name, alias)
     opened = open_flavor(path, name=flavor, trust=trust)
     digest = file_digest(path)
-    inferred = _signature(opened, path, sample, signature)  # before a bad file enters the store
+    inferred = _signature(opened, path, sample, signature)
+    verdict = judge(opened, path, inferred)  # loads it: before a bad file enters the store
     candidate = _Candidate(
         digest=digest,
         flavor=opened.name,
@@ -120,6 +135,7 @@ def register(
         trusted=trust,
         description=description,
         explicit=signature is not None or sample is not None,
+        verdict=verdict,
     )
     return database.transact(
         lambda connection: _record(database, connection, name, candidate, alias)
@@ -144,7 +160,7 @@ def _signature(
     sample: Path | None,
     given: Signature | Mapping[str, Any] | None,
 ) -> Signature:
-    """The given signature, checked by loading the model with it, or the inferred one."""
+    """The given signature, or the inferred one."""
     if given is None:
         signature = flavor.infer(path, read_sample(sample) if sample is not None else None)
     elif isinstance(given, Signature):
@@ -152,7 +168,6 @@ def _signature(
         signature.check()
     else:
         signature = Signature.from_json(given, dtype=flavor.native_dtype(path))
-    flavor.load(path, signature, num_threads=1)
     return signature
 
 
@@ -184,7 +199,7 @@ def _record(
         change = Change.CREATED
     else:
         _check_same(known, candidate)
-        version, change = known, Change.UNCHANGED
+        version, change = _judged_anew(connection, model_id, known, candidate), Change.UNCHANGED
     if alias is not None:
         moved = set_alias(database, connection, name, alias, version.version)
         if change is Change.UNCHANGED and moved is not Change.UNCHANGED:
@@ -198,6 +213,21 @@ def _check_same(known: ModelVersion, candidate: _Candidate) -> None:
             f"this file is registered as {known.name}@{known.version} with another signature; "
             "versions do not change: delete the model, or register it under another name"
         )
+
+
+def _judged_anew(
+    connection: sa.Connection, model_id: str, known: ModelVersion, candidate: _Candidate
+) -> ModelVersion:
+    """The version with this installation's verdict: the only thing of it that may change."""
+    verdict = candidate.verdict
+    if known.verdict == verdict:
+        return known
+    connection.execute(
+        sa.update(model_versions)
+        .where(model_versions.c.model_id == model_id, model_versions.c.version == known.version)
+        .values(backend=verdict.backend, backend_reason=verdict.reason)
+    )
+    return replace(known, backend=verdict.backend, backend_reason=verdict.reason)
 
 
 def _new_model(connection: sa.Connection, name: str) -> str:
@@ -229,6 +259,8 @@ def _insert_version(
         trusted=candidate.trusted,
         description=candidate.description,
         created_at=clock.utc_now(),
+        backend=candidate.verdict.backend,
+        backend_reason=candidate.verdict.reason,
     )
     values = {key: value for key, value in vars(version).items() if key != "name"}
     values["signature"] = version.signature.to_json()
@@ -432,4 +464,6 @@ def _version(row: Any) -> ModelVersion:
         trusted=row.trusted,
         description=row.description,
         created_at=row.created_at,
+        backend=row.backend,
+        backend_reason=row.backend_reason,
     )

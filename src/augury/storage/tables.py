@@ -239,6 +239,9 @@ model_versions = sa.Table(
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("trusted", sa.Boolean, nullable=False),
     sa.Column("description", sa.Text, nullable=True),
+    # what the self-check chose to score with, and why not the kernel
+    sa.Column("backend", sa.String(255), nullable=False, default=""),
+    sa.Column("backend_reason", sa.Text, nullable=False, default=""),
     _at("created_at"),
     sa.UniqueConstraint("model_id", "digest"),
 )

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from augury.models.forest import Forest
+
 # divisible by the row tiles of OpenBLAS's kernels (2 to 32, and 24), so no row is at an edge
 _BLOCK_ROWS = 384
 _SHIFTS = (1, 5, 129, _BLOCK_ROWS - 1)
@@ -137,6 +139,15 @@ class SklearnFlavor:
         model = SklearnModel(estimator, signature, num_threads=num_threads)
         model.probe(path)
         return model
+
+    def forest(self, path: Path, signature: Signature) -> Forest:
+        """Unpickles, and takes the trees of what comes out."""
+        from augury.models.forest import from_sklearn
+
+        estimator = _load(path)
+        _check(estimator, signature, path)
+        _prepare(estimator)
+        return from_sklearn(estimator)
 
     def infer(self, path: Path, sample: Mapping[str, InputColumn] | None = None) -> Signature:
         """Names and number of inputs and the classes as fitted, types from the sample."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from augury.models.forest import Forest
+
 # their output is no probability, and what would make it one depends on how they were trained
 _NO_PROBABILITY = {"binary:logitraw": "binary:logistic", "binary:hinge": "binary:logistic"}
 
@@ -94,11 +96,21 @@ class XGBoostFlavor:
             model.predict(np.zeros((num_rows, signature.num_features), dtype=signature.dtype))
         return model
 
+    def forest(self, path: Path, signature: Signature) -> Forest:
+        """The trees, read without the library."""
+        from augury.models.forest import load_xgboost
+
+        raw = path.read_bytes()
+        _check(describe(raw, path), signature, path)
+        return load_xgboost(raw)
+
     def infer(self, path: Path, sample: Mapping[str, InputColumn] | None = None) -> Signature:
-        """Names, types and categories as the model stores them, types narrowed by the sample."""
+        """Names, types and categories as the model stores them, types narrowed by the sample.
+
+        The library has the last word on whether it is a model when it is loaded for the first time.
+        """
         raw = path.read_bytes()
         description = describe(raw, path)
-        _load(raw, path)  # the library has the last word on whether this is a model
         own = named_inputs(description.inputs, description.num_features, sample, path)
         signature = Signature(
             inputs=reconcile(own, sample, path),

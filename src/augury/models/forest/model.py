@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: moves when the bits of a prediction could: plans pin it
 KERNEL_VERSION = 1
+#: what a model that it scores says as its `backend`
+FOREST = f"augury forest {KERNEL_VERSION}"
 
 
 class ForestModel:
@@ -28,7 +30,7 @@ class ForestModel:
 
     def __init__(self, forest: Forest, signature: Signature, *, num_threads: int = 1) -> None:
         self.signature = signature
-        self.backend = f"augury forest {KERNEL_VERSION}"
+        self.backend = FOREST
         self._forest = forest
         self._num_threads = num_threads
 
