@@ -24,7 +24,10 @@ help:  ## say what each target does
 
 setup: .venv/.complete  ## make .venv with exactly what requirements.lock pins
 
-.venv/.complete: requirements.lock pyproject.toml | $(UV)
+# the forest kernel is compiled when Augury is installed: its sources count, too
+NATIVE := $(wildcard src/augury/models/forest/native/*) scripts/build_native.py
+
+.venv/.complete: requirements.lock pyproject.toml $(NATIVE) | $(UV)
 	@echo "setting up .venv (once)"
 	@$(UV) venv --quiet --allow-existing --no-python-downloads .venv 2>/dev/null \
 		|| $(UV) venv --quiet --allow-existing --no-python-downloads --python '>=3.12' .venv
