@@ -19,6 +19,7 @@ A service that does not answer skips the test at home and fails it under `CI=tru
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
 import socket
@@ -61,6 +62,16 @@ def _answers(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """What a test configures (a role in this process does) must not deafen the next one."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 @pytest.fixture

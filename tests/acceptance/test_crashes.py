@@ -20,14 +20,14 @@ from augury.storage import tables
 pytestmark = pytest.mark.slow
 type Start = Callable[..., Augury]
 
-NUM_ROWS = 600_000
-SHARD_ROWS = 50_000
+NUM_ROWS = 72_000
+SHARD_ROWS = 6_000
 NUM_SHARDS = NUM_ROWS // SHARD_ROWS
 
 
 def _slow_world(augury: Augury, **job: Any) -> Scored:
-    """A model of so many trees that one shard takes about a quarter of a second."""
-    world = Scored(augury, num_trees=300, depth=6)
+    """A model so slow that one shard takes about a third of a second."""
+    world = Scored(augury, slow=True)
     world.apply(mode="distributed", target_shard_rows=SHARD_ROWS, **job)
     return world
 
@@ -74,7 +74,7 @@ def _check(world: Scored, undisturbed: str, *, again: set[int]) -> None:
     assert world.audit()["violations"] == []
 
 
-@pytest.mark.parametrize("after", [0, 2, NUM_SHARDS - 2])
+@pytest.mark.parametrize("after", [0, 2, NUM_SHARDS // 2])
 def test_worker_killed_mid_shard(start_augury: Start, undisturbed: str, after: int) -> None:
     augury = start_augury(workers=2)
     world = _slow_world(augury)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 import yaml
-from scored import make_rows, train_model
+from scored import make_rows, slow_model
 
 from augury import clock
 from augury.settings import Settings, child_environment
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 _SERVICES = ("api", "router", "sources", "sweeper", "relay", "worker")
-NUM_ROWS = 480_000
+NUM_ROWS = 72_000
 NUM_SHARDS = 12
 
 
@@ -203,9 +203,9 @@ def _is_healthy(cluster: Cluster) -> bool:
 
 
 def _document(store: ObjectStore) -> dict[str, Any]:
-    model = {"name": "label", "path": "model/model.ubj", "sample": "model/sample.parquet"}
+    model = {"name": "label", "path": "model/model.pkl", "sample": "model/sample.parquet"}
     return {
-        "models": [{**model, "alias": "champion"}],
+        "models": [{**model, "alias": "champion", "trust": True}],
         "sources": [{"name": "landing", "uri": f"{store.url}landing/"}],
         "jobs": [
             {
@@ -228,7 +228,7 @@ def _document(store: ObjectStore) -> dict[str, Any]:
 
 
 def test_the_compose_file_as_processes(cluster: Cluster, store: ObjectStore) -> None:
-    train_model(cluster.folder / "model", num_trees=300, depth=6)
+    slow_model(cluster.folder / "model")
     cluster.until(lambda: _is_healthy(cluster), "the API is healthy")
     (cluster.folder / "augury.yaml").write_text(yaml.safe_dump(_document(store)))
     applied = cluster.cli("apply", "-f", "augury.yaml")
