@@ -1,9 +1,9 @@
 """From an event to predictions: published (or landed) to run started, and to output committed.
 
-A warm worker, files of 1,000 rows, one at a time. Times are those of the ledger and of this
-process, on one host and so on one clock. Run it with
+Warm workers, files of 1,000 rows, one every half second (faster ones queue up). Times are those of
+the ledger and of this process, on one host and so on one clock. Run it with
 
-    python benchmarks/bench_latency.py [--events 200] [--workers 2] [--pause 0.05]
+    python benchmarks/bench_latency.py [--events 200] [--workers 2] [--pause 0.5]
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--pause", type=float, default=0.05)
+    parser.add_argument("--pause", type=float, default=0.5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
