@@ -60,7 +60,7 @@ class Scoring:
 
         pins = read_pins(planned.plan)
         why = f": {pins.backend_reason}" if pins.backend_reason else ""
-        text = f"Scored by {pins.backend}{why}."
+        text = f"Backend: {pins.backend}{why}."
         self._database.transact(lambda connection: logs.append(connection, run_id, "info", text))
 
     def score(self, item: WorkItem, holding: Holding) -> ShardResult:
