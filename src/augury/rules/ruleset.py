@@ -27,7 +27,7 @@ class RuleVersion:
 
 
 _MOST_COMPILED = 20_000
-_compiled: dict[tuple[str, int], tuple[RuleVersion, Pattern]] = {}
+_compiled: dict[tuple[str, int], tuple[Any, tuple[RuleVersion, Pattern]]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +70,19 @@ def load_ruleset(connection: sa.Connection, version: int) -> Ruleset:
 
 
 def _known(row: sa.Row[Any]) -> tuple[RuleVersion, Pattern]:
-    """A rule version and its pattern, compiled once in this process: neither ever changes."""
+    """A rule version and its pattern, compiled once in this process.
+
+    Neither ever changes, unless somebody writes into the database; the audit must see that.
+    """
     key = (row.rule_id, row.rule_version)
-    if key not in _compiled:
+    spec, known = _compiled.get(key, (None, None))
+    if known is None or spec != row.spec:
         if len(_compiled) >= _MOST_COMPILED:
             _compiled.clear()
         rule = _rule(row)
-        _compiled[key] = rule, _pattern(rule)
-    return _compiled[key]
+        known = rule, _pattern(rule)
+        _compiled[key] = row.spec, known
+    return known
 
 
 def _pattern(rule: RuleVersion) -> Pattern:
