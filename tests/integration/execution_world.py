@@ -66,7 +66,14 @@ class ExecutionWorld:
         self.processes: list[WorkerProcess] = []
         artifacts = open_store(settings.effective_store_url, settings)
         register(database, artifacts, name="m", path=model, alias="champion")
+        if model.stem == "slow":
+            self._keep_slow()
         self.job("score")
+
+    def _keep_slow(self) -> None:
+        """As if checked for another kernel: the library, a tenth as fast, scores the model."""
+        older = sa.update(tables.model_versions).values(backend="augury forest 0")
+        self.database.transact(lambda connection: connection.execute(older))
 
     def job(self, name: str, **spec: Any) -> None:
         full = {"model": "m@champion", "output": f"{self.folder}/out/", "columns": ["id"], **spec}
