@@ -18,7 +18,7 @@ COMMANDS = {
     "events_not_matching": ["bench_events.py", "--matching", "0"],
     "events_matching": ["bench_events.py", "--matching", "0.1"],
     "router_commit": ["bench_router_commit.py"],
-    "latency": ["bench_latency.py", "--pause", "0.5", "--events", "60"],
+    "latency": ["bench_latency.py", "--events", "40"],
     "shards": ["bench_shards.py"],
     "matcher": ["bench_matcher.py"],
 }
