@@ -98,7 +98,14 @@ class Augury:
             finally:
                 if self.process.poll() is None:
                     self.kill_supervisor()
-        return self.left_running()
+        return self._left_for_good()
+
+    def _left_for_good(self) -> list[str]:
+        """Orphans of a killed supervisor end by themselves, each in its own time."""
+        deadline = clock.monotonic_s() + STOP_S
+        while (left := self.left_running()) and clock.monotonic_s() < deadline:
+            clock.sleep_s(0.1)
+        return left
 
     def kill_supervisor(self) -> None:
         """kill -9 of `augury up` itself."""

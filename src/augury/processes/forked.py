@@ -25,6 +25,7 @@ from contextlib import suppress
 from augury import clock
 
 _PR_SET_PDEATHSIG = 1
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 _FIRST_OTHER_FD = 3
 _POLL_S = 0.005
 
@@ -47,9 +48,11 @@ class ForkedProcess:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         self.pid = os.fork()
         if self.pid == 0:
             _be_a_child(main, parent, output_fd, keep_fds)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def poll(self) -> int | None:
         """The exit code once it has ended (negative: the signal); else None."""
@@ -84,8 +87,8 @@ def _be_a_child(
     code = 1
     try:
         os.setsid()
-        _end_with(parent)
         _forget_signals()
+        _end_with(parent)
         _take_fds(output_fd, keep_fds)
         code = main()
     except SystemExit as end:
@@ -107,10 +110,15 @@ def _end_with(parent: int) -> None:
 
 
 def _forget_signals() -> None:
+    """Drops the supervisor's handlers, then lets in what was blocked since before the fork.
+
+    A SIGTERM in between would otherwise be taken by a handler that only the supervisor reads.
+    """
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+    for number in _HANDLED:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
 
 def _take_fds(output_fd: int, keep_fds: Collection[int]) -> None:
