@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,24 @@ from augury.storage.objects import locate, open_store
 LANDED = {"type": ["augury.object.created"]}
 # nothing in these tests takes long, and a lease that nobody holds is waited for
 QUICK = {"lease_timeout_s": 0.2, "sweep_s": 0.05}
+
+
+class Corruptions[W](list[tuple[str, Callable[[W], None]]]):
+    """Functions that each break exactly one thing, with the name of the check that must see it."""
+
+    def breaks(self, check: str) -> Callable[[Callable[[W], None]], Callable[[W], None]]:
+        """Registers a function that breaks exactly what `check` looks at."""
+
+        def register(corruption: Callable[[W], None]) -> Callable[[W], None]:
+            self.append((check, corruption))
+            return corruption
+
+        return register
+
+    @property
+    def ids(self) -> list[str]:
+        """Names of the test cases."""
+        return [f"{check}-{corrupt.__name__}" for check, corrupt in self]
 
 
 class Snapshot:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 import sqlalchemy as sa
-from audit_world import AuditWorld, Snapshot, sqlite_settings
+from audit_world import AuditWorld, Corruptions, Snapshot, sqlite_settings
 from routing_world import event
 
 from augury import clock
@@ -30,24 +30,8 @@ from augury.storage.tables import (
 )
 
 type Corruption = Callable[[AuditWorld], None]
-_CORRUPTIONS: list[tuple[str, Corruption]] = []
-_IN_THE_STREAM: list[tuple[str, Corruption]] = []
-
-
-def breaks(
-    check: str, among: list[tuple[str, Corruption]] = _CORRUPTIONS
-) -> Callable[[Corruption], Corruption]:
-    """Registers a function that breaks exactly what `check` looks at."""
-
-    def register(corruption: Corruption) -> Corruption:
-        among.append((check, corruption))
-        return corruption
-
-    return register
-
-
-def _ids(corruptions: list[tuple[str, Corruption]]) -> list[str]:
-    return [f"{check}-{corrupt.__name__}" for check, corrupt in corruptions]
+_CORRUPTIONS = Corruptions[AuditWorld]()
+_IN_THE_STREAM = Corruptions[AuditWorld]()
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +96,14 @@ def _raw(world: AuditWorld) -> redis.Redis:
     return redis.Redis.from_url(world.settings.effective_redis_url)
 
 
-@breaks("stream_entry", _IN_THE_STREAM)
+@_IN_THE_STREAM.breaks("stream_entry")
 def an_entry_acknowledged_by_somebody_else(world: AuditWorld) -> None:
     world.publish(event(id="stolen"))
     (delivery,) = world.bus.read("thief", count=10, block_s=0)
     world.bus.ack([delivery.entry_id])
 
 
-@breaks("stream_body")
+@_CORRUPTIONS.breaks("stream_body")
 def an_event_that_is_not_what_was_published(world: AuditWorld) -> None:
     first, second, *_ = world.rows(events)  # they change places
     for position, entry_id in (
@@ -131,7 +115,7 @@ def an_event_that_is_not_what_was_published(world: AuditWorld) -> None:
         world.change(changed.values(entry_id=entry_id))
 
 
-@breaks("stream_count", _IN_THE_STREAM)
+@_IN_THE_STREAM.breaks("stream_count")
 def entries_deleted_before_anybody_read_them(world: AuditWorld) -> None:
     (entry_id,) = world.publish(event(id="deleted"))
     with _raw(world) as client:
@@ -141,7 +125,7 @@ def entries_deleted_before_anybody_read_them(world: AuditWorld) -> None:
 # --- events ---------------------------------------------------------------------------------------
 
 
-@breaks("event_body")
+@_CORRUPTIONS.breaks("event_body")
 def a_body_that_was_edited(world: AuditWorld) -> None:
     row = _named(world, "nobody wants me")
     body = row.body.replace('"data":{}', '"data":{"n":5}')
@@ -149,71 +133,71 @@ def a_body_that_was_edited(world: AuditWorld) -> None:
     world.change(sa.update(events).where(events.c.position == row.position).values(body=body))
 
 
-@breaks("event_body")
+@_CORRUPTIONS.breaks("event_body")
 def a_type_that_its_body_does_not_have(world: AuditWorld) -> None:
     row = _named(world, "nobody wants me")
     changed = sa.update(events).where(events.c.position == row.position)
     world.change(changed.values(type="acme.else"))
 
 
-@breaks("event_ruleset")
+@_CORRUPTIONS.breaks("event_ruleset")
 def a_ruleset_that_never_was(world: AuditWorld) -> None:
     row = _named(world, "nobody wants me")
     changed = sa.update(events).where(events.c.position == row.position)
     world.change(changed.values(ruleset_version=99))
 
 
-@breaks("event_ruleset")
+@_CORRUPTIONS.breaks("event_ruleset")
 def a_rule_version_that_cannot_be_read(world: AuditWorld) -> None:
     member = world.rows(ruleset_members)[0]
     where = (rule_versions.c.id == member.rule_id, rule_versions.c.version == 1)
     world.change(sa.update(rule_versions).where(*where).values(spec={"pattern": {}}))
 
 
-@breaks("event_matched")
+@_CORRUPTIONS.breaks("event_matched")
 def a_matched_set_that_the_matcher_does_not_confirm(world: AuditWorld) -> None:
     row = _named(world, "thing")
     world.change(sa.update(events).where(events.c.position == row.position).values(matched=[]))
 
 
-@breaks("outcome_missing")
+@_CORRUPTIONS.breaks("outcome_missing")
 def an_outcome_swallowed(world: AuditWorld) -> None:
     row = _outcome(world, "SUPPRESSED", "same object")
     world.change(sa.delete(outcomes).where(outcomes.c.id == row.id))
 
 
-@breaks("outcome_unmatched")
+@_CORRUPTIONS.breaks("outcome_unmatched")
 def an_outcome_of_a_rule_that_does_not_match(world: AuditWorld) -> None:
     row = _outcome(world, "SUPPRESSED", "same object")
     position = _named(world, "nobody wants me").position
     _insert(world, row, outcomes, id="out_extra", position=position)
 
 
-@breaks("outcome_unmatched")
+@_CORRUPTIONS.breaks("outcome_unmatched")
 def an_outcome_of_an_action_that_the_rule_does_not_have(world: AuditWorld) -> None:
     row = _outcome(world, "SUPPRESSED", "same object")
     _insert(world, row, outcomes, id="out_extra", action="third")
 
 
-@breaks("outcome_rule_version")
+@_CORRUPTIONS.breaks("outcome_rule_version")
 def an_outcome_under_another_version_of_the_rule(world: AuditWorld) -> None:
     row = _outcome(world, "SUPPRESSED", "same object")
     world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(rule_version=7))
 
 
-@breaks("outcome_state")
+@_CORRUPTIONS.breaks("outcome_state")
 def a_suppression_without_a_reason(world: AuditWorld) -> None:
     row = _outcome(world, "SUPPRESSED", "same object")
     world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(reason=None))
 
 
-@breaks("outcome_state")
+@_CORRUPTIONS.breaks("outcome_state")
 def a_state_that_no_outcome_has(world: AuditWorld) -> None:
     row = _outcome(world, "SUPPRESSED", "same object")
     world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(state="MAYBE"))
 
 
-@breaks("event_duplicate")
+@_CORRUPTIONS.breaks("event_duplicate")
 def a_duplicate_without_its_mark(world: AuditWorld) -> None:
     where = events.c.duplicate_of.is_not(None)
     position = world.rows(events, where)[0].position
@@ -221,44 +205,44 @@ def a_duplicate_without_its_mark(world: AuditWorld) -> None:
     world.change(changed.values(duplicate_of=None))
 
 
-@breaks("event_duplicate")
+@_CORRUPTIONS.breaks("event_duplicate")
 def a_duplicate_of_another_event(world: AuditWorld) -> None:
     other = _named(world, "nobody wants me").position
     where = events.c.duplicate_of.is_not(None)
     world.change(sa.update(events).where(where).values(duplicate_of=other))
 
 
-@breaks("event_duplicate")
+@_CORRUPTIONS.breaks("event_duplicate")
 def a_duplicate_of_no_event(world: AuditWorld) -> None:
     where = events.c.duplicate_of.is_not(None)
     world.change(sa.update(events).where(where).values(duplicate_of=10**6))
 
 
-@breaks("event_duplicate")
+@_CORRUPTIONS.breaks("event_duplicate")
 def a_duplicate_that_acted(world: AuditWorld) -> None:
     row = _outcome(world, "SUPPRESSED", "duplicate")
     world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(reason="other"))
 
 
-@breaks("event_key")
+@_CORRUPTIONS.breaks("event_key")
 def a_key_forgotten_too_early(world: AuditWorld) -> None:
     world.change(sa.delete(event_keys).where(event_keys.c.event_id == "nobody wants me"))
 
 
-@breaks("event_key")
+@_CORRUPTIONS.breaks("event_key")
 def a_key_with_another_digest(world: AuditWorld) -> None:
     where = event_keys.c.event_id == "nobody wants me"
     world.change(sa.update(event_keys).where(where).values(content_digest="0" * 64))
 
 
-@breaks("event_key")
+@_CORRUPTIONS.breaks("event_key")
 def a_key_that_names_a_later_event(world: AuditWorld) -> None:
     later = world.rows(events)[-1].position
     where = event_keys.c.event_id == "nobody wants me"
     world.change(sa.update(event_keys).where(where).values(position=later))
 
 
-@breaks("event_buried")
+@_CORRUPTIONS.breaks("event_buried")
 def an_event_both_routed_and_buried(world: AuditWorld) -> None:
     row = _named(world, "nobody wants me")
     letter = world.rows(dead_letters)[0]
@@ -268,7 +252,7 @@ def an_event_both_routed_and_buried(world: AuditWorld) -> None:
     )  # fmt: skip
 
 
-@breaks("outcome_run")
+@_CORRUPTIONS.breaks("outcome_run")
 def a_started_outcome_whose_run_names_another(world: AuditWorld) -> None:
     row = _outcome(world, "STARTED")
     world.change(
@@ -276,14 +260,14 @@ def a_started_outcome_whose_run_names_another(world: AuditWorld) -> None:
     )
 
 
-@breaks("outcome_run")
+@_CORRUPTIONS.breaks("outcome_run")
 def a_suppressed_outcome_with_a_run(world: AuditWorld) -> None:
     row = _outcome(world, "SUPPRESSED", "same object")
     run_id = _outcome(world, "STARTED").run_id
     world.change(sa.update(outcomes).where(outcomes.c.id == row.id).values(run_id=run_id))
 
 
-@breaks("object_claim")
+@_CORRUPTIONS.breaks("object_claim")
 def an_object_that_nobody_claims(world: AuditWorld) -> None:
     claim = world.rows(object_claims)[0]
     world.change(sa.delete(object_claims).where(object_claims.c.outcome_id == claim.outcome_id))
@@ -292,14 +276,14 @@ def an_object_that_nobody_claims(world: AuditWorld) -> None:
 # --- references -----------------------------------------------------------------------------------
 
 
-@breaks("outcome_event")
+@_CORRUPTIONS.breaks("outcome_event")
 def an_outcome_of_no_event(world: AuditWorld) -> None:
     # PostgreSQL counts on from 1 too, and every event was inserted once: a gap in the middle
     gap = _make_gap(world)
     _insert(world, _outcome(world, "SUPPRESSED", "same object"), outcomes, id="out_2", position=gap)
 
 
-@breaks("key_event")
+@_CORRUPTIONS.breaks("key_event")
 def a_key_of_no_event(world: AuditWorld) -> None:
     key = world.rows(event_keys)[0]
     _insert(world, key, event_keys, event_id="ghost", position=_make_gap(world))
@@ -318,13 +302,13 @@ def _make_gap(world: AuditWorld) -> int:
     return gap
 
 
-@breaks("claim_outcome")
+@_CORRUPTIONS.breaks("claim_outcome")
 def a_claim_of_no_outcome(world: AuditWorld) -> None:
     claim = world.rows(object_claims)[0]
     _insert(world, claim, object_claims, object_identity="file:///x#t", outcome_id="out_gone")
 
 
-@breaks("one_run")
+@_CORRUPTIONS.breaks("one_run")
 def two_runs_for_one_object(world: AuditWorld) -> None:
     first, second = [
         row for row in world.rows(outcomes, outcomes.c.state == "STARTED")
@@ -350,12 +334,12 @@ def _outbox_row(event_id: str, age_s: float) -> sa.Executable:
     )
 
 
-@breaks("outbox_stale")
+@_CORRUPTIONS.breaks("outbox_stale")
 def an_event_of_ours_that_never_arrives(world: AuditWorld) -> None:
     world.change(_outbox_row("lost", 100.0))
 
 
-@breaks("outbox_leftover")
+@_CORRUPTIONS.breaks("outbox_leftover")
 def an_event_of_ours_that_arrived_and_stays(world: AuditWorld) -> None:
     key = world.rows(event_keys, event_keys.c.source == "augury")[0]
     seen_at = key.seen_at - timedelta(seconds=100)
@@ -366,7 +350,7 @@ def an_event_of_ours_that_arrived_and_stays(world: AuditWorld) -> None:
     )
 
 
-@pytest.mark.parametrize(("check", "corrupt"), _CORRUPTIONS, ids=_ids(_CORRUPTIONS))
+@pytest.mark.parametrize(("check", "corrupt"), _CORRUPTIONS, ids=_CORRUPTIONS.ids)
 def test_what_is_broken_is_named(world: AuditWorld, check: str, corrupt: Corruption) -> None:
     corrupt(world)
     report = world.audit()
@@ -376,7 +360,7 @@ def test_what_is_broken_is_named(world: AuditWorld, check: str, corrupt: Corrupt
         assert violation.subject and violation.expected and violation.found and violation.advice
 
 
-@pytest.mark.parametrize(("check", "corrupt"), _IN_THE_STREAM, ids=_ids(_IN_THE_STREAM))
+@pytest.mark.parametrize(("check", "corrupt"), _IN_THE_STREAM, ids=_IN_THE_STREAM.ids)
 def test_what_the_stream_lost_is_named(
     own_world: AuditWorld, check: str, corrupt: Corruption
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 import sqlalchemy as sa
-from audit_world import ScoredWorld, Snapshot, sqlite_settings
+from audit_world import Corruptions, ScoredWorld, Snapshot, sqlite_settings
 from scoring_world import numbers, write
 
 from augury import clock
@@ -27,17 +27,7 @@ from augury.storage.objects import open_store
 from augury.storage.tables import model_versions, models, runs, work
 
 type Corruption = Callable[[ScoredWorld], None]
-_CORRUPTIONS: list[tuple[str, Corruption]] = []
-
-
-def breaks(check: str) -> Callable[[Corruption], Corruption]:
-    """Registers a function that breaks exactly what `check` looks at."""
-
-    def register(corruption: Corruption) -> Corruption:
-        _CORRUPTIONS.append((check, corruption))
-        return corruption
-
-    return register
+_CORRUPTIONS = Corruptions[ScoredWorld]()
 
 
 @pytest.fixture(scope="module")
@@ -95,42 +85,42 @@ def _respec(world: ScoredWorld, shard: sa.Row[Any], **values: Any) -> None:
     world.change(sa.update(work).where(work.c.id == shard.id).values(**values))
 
 
-@breaks("manifest_text")
+@_CORRUPTIONS.breaks("manifest_text")
 def a_digest_that_is_not_the_manifests(world: ScoredWorld) -> None:
     run = _two_files(world)
     world.change(sa.update(runs).where(runs.c.id == run.id).values(manifest_digest="0" * 64))
 
 
-@breaks("manifest_text")
+@_CORRUPTIONS.breaks("manifest_text")
 def a_plan_that_is_not_the_manifests(world: ScoredWorld) -> None:
     run = _two_files(world)
     world.change(sa.update(runs).where(runs.c.id == run.id).values(plan=run.plan + " "))
 
 
-@breaks("manifest_text")
+@_CORRUPTIONS.breaks("manifest_text")
 def a_manifest_that_is_none(world: ScoredWorld) -> None:
     run = _two_files(world)
     (_folder(run) / MANIFEST_KEY).write_bytes(b"{}")
     world.change(sa.update(runs).where(runs.c.id == run.id).values(manifest="{}"))
 
 
-@breaks("manifest_object")
+@_CORRUPTIONS.breaks("manifest_object")
 def a_manifest_object_deleted(world: ScoredWorld) -> None:
     (_folder(_two_files(world)) / MANIFEST_KEY).unlink()
 
 
-@breaks("manifest_object")
+@_CORRUPTIONS.breaks("manifest_object")
 def a_manifest_object_edited(world: ScoredWorld) -> None:
     path = _folder(_two_files(world)) / MANIFEST_KEY
     path.write_bytes(path.read_bytes() + b"\n")
 
 
-@breaks("part_object")
+@_CORRUPTIONS.breaks("part_object")
 def a_part_deleted(world: ScoredWorld) -> None:
     (_folder(_two_files(world)) / "part-00001.parquet").unlink()
 
 
-@breaks("part_object")
+@_CORRUPTIONS.breaks("part_object")
 def a_part_with_one_bit_turned(world: ScoredWorld) -> None:
     path = _folder(_two_files(world)) / "part-00001.parquet"
     data = bytearray(path.read_bytes())
@@ -138,13 +128,13 @@ def a_part_with_one_bit_turned(world: ScoredWorld) -> None:
     path.write_bytes(data)
 
 
-@breaks("part_object")
+@_CORRUPTIONS.breaks("part_object")
 def a_part_cut_short(world: ScoredWorld) -> None:
     path = _folder(_two_files(world)) / "part-00001.parquet"
     path.write_bytes(path.read_bytes()[:-1])
 
 
-@breaks("part_rows")
+@_CORRUPTIONS.breaks("part_rows")
 def parts_with_other_rows_than_the_manifest_says(world: ScoredWorld) -> None:
     run = _two_files(world)
     manifest = _manifest(run)
@@ -167,13 +157,13 @@ def _moved(manifest: Manifest, **changes: int) -> Manifest:
     return replace(manifest, files=(add(first, 1), add(second, -1)))
 
 
-@breaks("output_rows")
+@_CORRUPTIONS.breaks("output_rows")
 def a_file_whose_rows_are_unaccounted_for(world: ScoredWorld) -> None:
     run = _two_files(world)
     _rewrite(world, run, _moved(_manifest(run), rows_predicted=1))
 
 
-@breaks("output_rows")
+@_CORRUPTIONS.breaks("output_rows")
 def a_sum_that_its_files_do_not_give(world: ScoredWorld) -> None:
     run = _two_files(world)
     manifest = _manifest(run)
@@ -182,14 +172,14 @@ def a_sum_that_its_files_do_not_give(world: ScoredWorld) -> None:
     _rewrite(world, run, replace(manifest, files=(fewer, second)))
 
 
-@breaks("output_rows")
+@_CORRUPTIONS.breaks("output_rows")
 def a_ledger_with_other_rows_than_the_manifest(world: ScoredWorld) -> None:
     run = _two_files(world)
     changed = sa.update(runs).where(runs.c.id == run.id)
     world.change(changed.values(rows_in=run.rows_in + 1, rows_rejected=1))
 
 
-@breaks("input_rows")
+@_CORRUPTIONS.breaks("input_rows")
 def rows_that_the_input_does_not_have(world: ScoredWorld) -> None:
     run = _two_files(world)
     _rewrite(world, run, _moved(_manifest(run), rows_predicted=1, rows_in=1))
@@ -200,48 +190,46 @@ def rows_that_the_input_does_not_have(world: ScoredWorld) -> None:
         _respec(world, shard, spec=spec)
 
 
-@breaks("stray_object")
+@_CORRUPTIONS.breaks("stray_object")
 def a_part_that_no_manifest_names(world: ScoredWorld) -> None:
     folder = _folder(_two_files(world))
     shutil.copyfile(folder / "part-00000.parquet", folder / "part-00099.parquet")
 
 
-@breaks("shard_rows")
+@_CORRUPTIONS.breaks("shard_rows")
 def a_shard_that_reports_other_rows(world: ScoredWorld) -> None:
     shard = _shards(world, _two_files(world))[0]
     _respec(world, shard, result={**shard.result, "rows_in": 11})
 
 
-@breaks("shard_rows")
+@_CORRUPTIONS.breaks("shard_rows")
 def a_shard_that_reports_another_part(world: ScoredWorld) -> None:
     shard = _shards(world, _two_files(world))[0]
     part = {**shard.result["part"], "sha256": "0" * 64}
     _respec(world, shard, result={**shard.result, "part": part})
 
 
-@breaks("shard_ranges")
+@_CORRUPTIONS.breaks("shard_ranges")
 def a_row_group_in_two_shards(world: ScoredWorld) -> None:
     first, second, *_ = _shards(world, _two_files(world))
     both = [*second.spec["ranges"], *first.spec["ranges"]]
     _respec(world, second, spec={**second.spec, "ranges": both})
 
 
-@breaks("shard_ranges")
+@_CORRUPTIONS.breaks("shard_ranges")
 def a_row_group_in_no_shard(world: ScoredWorld) -> None:
     shard = _shards(world, _two_files(world))[0]
     _respec(world, shard, spec={**shard.spec, "ranges": []})
 
 
-@breaks("manifest_orphan")
+@_CORRUPTIONS.breaks("manifest_orphan")
 def a_manifest_of_a_run_that_failed(world: ScoredWorld) -> None:
     (run,) = world.runs("FAILED")
     _folder(run).mkdir(parents=True)
     (_folder(run) / MANIFEST_KEY).write_bytes(b"{}")
 
 
-@pytest.mark.parametrize(
-    ("check", "corrupt"), _CORRUPTIONS, ids=[f"{c}-{f.__name__}" for c, f in _CORRUPTIONS]
-)
+@pytest.mark.parametrize(("check", "corrupt"), _CORRUPTIONS, ids=_CORRUPTIONS.ids)
 def test_what_is_broken_is_named(world: ScoredWorld, check: str, corrupt: Corruption) -> None:
     corrupt(world)
     report = world.audit(deep=True)

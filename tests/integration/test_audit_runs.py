@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from audit_world import ScoredWorld, Snapshot, sqlite_settings
+from audit_world import Corruptions, ScoredWorld, Snapshot, sqlite_settings
 
 from augury import clock
 from augury.jobs import workers
@@ -20,22 +20,8 @@ from augury.storage.database import Database
 from augury.storage.tables import event_keys, events, outcomes, runs, work
 
 type Corruption = Callable[[ScoredWorld], None]
-_CORRUPTIONS: list[tuple[str, Corruption]] = []
+_CORRUPTIONS = Corruptions[ScoredWorld]()
 _LONG_AGO = timedelta(seconds=100)
-
-
-def breaks(check: str) -> Callable[[Corruption], Corruption]:
-    """Registers a function that breaks exactly what `check` looks at."""
-
-    def register(corruption: Corruption) -> Corruption:
-        _CORRUPTIONS.append((check, corruption))
-        return corruption
-
-    return register
-
-
-def _ids(corruptions: list[tuple[str, Corruption]]) -> list[str]:
-    return [f"{check}-{corrupt.__name__}" for check, corrupt in corruptions]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +78,7 @@ def _begun(world: ScoredWorld) -> sa.Row[Any]:
     return world.rows(runs, runs.c.id == run.id)[0]
 
 
-@breaks("run_outcome")
+@_CORRUPTIONS.breaks("run_outcome")
 def a_second_run_for_one_outcome(world: ScoredWorld) -> None:
     (run,) = world.rows(runs, runs.c.state == "FAILED")
     (item,) = _work(world, run, "plan")
@@ -108,44 +94,44 @@ def a_second_run_for_one_outcome(world: ScoredWorld) -> None:
     )
 
 
-@breaks("run_outcome")
+@_CORRUPTIONS.breaks("run_outcome")
 def a_run_of_an_event_that_no_outcome_led_to(world: ScoredWorld) -> None:
     run = next(run for run in world.runs() if run.position is None)
     _change(world, run, position=world.rows(events)[0].position)
 
 
-@breaks("run_state")
+@_CORRUPTIONS.breaks("run_state")
 def an_end_without_a_time(world: ScoredWorld) -> None:
     _change(world, world.runs("CANCELED")[0], time_finished=None)
 
 
-@breaks("run_state")
+@_CORRUPTIONS.breaks("run_state")
 def a_success_that_never_began(world: ScoredWorld) -> None:
     _change(world, world.runs()[0], time_started=None)
 
 
-@breaks("run_state")
+@_CORRUPTIONS.breaks("run_state")
 def a_failure_without_a_reason(world: ScoredWorld) -> None:
     _change(world, world.runs("FAILED")[0], reason=None)
 
 
-@breaks("run_state")
+@_CORRUPTIONS.breaks("run_state")
 def a_state_that_no_run_has(world: ScoredWorld) -> None:
     _change(world, world.runs("CANCELED")[0], state="LOST", time_finished=None)
 
 
-@breaks("run_commit")
+@_CORRUPTIONS.breaks("run_commit")
 def a_success_without_a_manifest(world: ScoredWorld) -> None:
     nothing = {"manifest": None, "manifest_digest": None, "time_committed": None}
     _change(world, world.runs()[0], **nothing)
 
 
-@breaks("run_commit")
+@_CORRUPTIONS.breaks("run_commit")
 def half_a_commit(world: ScoredWorld) -> None:
     _change(world, world.runs()[0], manifest_digest=None)
 
 
-@breaks("run_commit")
+@_CORRUPTIONS.breaks("run_commit")
 def a_commit_that_nobody_finishes(world: ScoredWorld) -> None:
     run = world.runs()[0]
     _change(
@@ -157,7 +143,7 @@ def a_commit_that_nobody_finishes(world: ScoredWorld) -> None:
     )
 
 
-@breaks("run_work")
+@_CORRUPTIONS.breaks("run_work")
 def a_shard_lost(world: ScoredWorld) -> None:
     run = world.runs()[0]
     last = _work(world, run)[-1]
@@ -166,30 +152,30 @@ def a_shard_lost(world: ScoredWorld) -> None:
     _change(world, run, shards_total=run.shards_total)
 
 
-@breaks("run_work")
+@_CORRUPTIONS.breaks("run_work")
 def a_shard_done_without_its_result(world: ScoredWorld) -> None:
     _change_work(world, _work(world, world.runs()[0])[0], result=sa.null())
 
 
-@breaks("run_work")
+@_CORRUPTIONS.breaks("run_work")
 def a_shard_with_another_number(world: ScoredWorld) -> None:
     _change_work(world, _work(world, world.runs()[0])[0], seq=77)
 
 
-@breaks("run_work")
+@_CORRUPTIONS.breaks("run_work")
 def a_success_with_a_shard_not_done(world: ScoredWorld) -> None:
     run = world.runs()[0]
     _change_work(world, _work(world, run)[0], state="FAILED")
     _change(world, run, shards_done=run.shards_done - 1)
 
 
-@breaks("run_work")
+@_CORRUPTIONS.breaks("run_work")
 def no_plan_item(world: ScoredWorld) -> None:
     (item,) = _work(world, world.runs("CANCELED")[0], "plan")
     world.change(sa.delete(work).where(work.c.id == item.id))
 
 
-@breaks("run_stuck")
+@_CORRUPTIONS.breaks("run_stuck")
 def a_run_that_nothing_moves(world: ScoredWorld) -> None:
     run = _begun(world)
     (item,) = _work(world, run, "plan")
@@ -198,50 +184,50 @@ def a_run_that_nothing_moves(world: ScoredWorld) -> None:
     _change_work(world, item, state="DONE", done_at=earlier, worker_id=None)
 
 
-@breaks("run_open_work")
+@_CORRUPTIONS.breaks("run_open_work")
 def an_ended_run_with_work_to_do(world: ScoredWorld) -> None:
     (item,) = _work(world, world.runs("FAILED")[0], "plan")
     _change_work(world, item, state="READY", ready_at=clock.utc_now())
 
 
-@breaks("run_rows")
+@_CORRUPTIONS.breaks("run_rows")
 def rows_unaccounted_for(world: ScoredWorld) -> None:
     run = world.runs()[0]
     _change(world, run, rows_rejected=run.rows_rejected + 1)
 
 
-@breaks("run_event")
+@_CORRUPTIONS.breaks("run_event")
 def news_that_nobody_was_told(world: ScoredWorld) -> None:
     _change(world, world.runs("FAILED")[0], state="DELETED")
 
 
-@breaks("work_lease")
+@_CORRUPTIONS.breaks("work_lease")
 def a_lease_of_a_worker_that_does_not_exist(world: ScoredWorld) -> None:
     (item,) = _work(world, _begun(world), "plan")
     leased_at = clock.utc_now() - _LONG_AGO
     _change_work(world, item, worker_id="nobody", leased_at=leased_at)
 
 
-@breaks("work_lease")
+@_CORRUPTIONS.breaks("work_lease")
 def a_lease_of_a_worker_that_stopped(world: ScoredWorld) -> None:
     (item,) = _work(world, _begun(world), "plan")
     _change_work(world, item, leased_at=clock.utc_now() - _LONG_AGO)
     world.database.transact(lambda c: workers.stop(c, world.worker_id))
 
 
-@breaks("work_lease")
+@_CORRUPTIONS.breaks("work_lease")
 def a_lease_of_a_worker_whose_heart_stands_still(world: ScoredWorld) -> None:
     (item,) = _work(world, _begun(world), "plan")
     _change_work(world, item, leased_at=clock.utc_now() - _LONG_AGO)
 
 
-@breaks("work_holder")
+@_CORRUPTIONS.breaks("work_holder")
 def two_leases_in_one_hand(world: ScoredWorld) -> None:
     _begun(world)
     _begun(world)
 
 
-@breaks("work_holder")
+@_CORRUPTIONS.breaks("work_holder")
 def two_hands_on_a_batch(world: ScoredWorld) -> None:
     _change(world, _begun(world), mode="batch")
     other = world.rows(runs, runs.c.mode == "batch")[0]
@@ -251,7 +237,7 @@ def two_hands_on_a_batch(world: ScoredWorld) -> None:
     _change(world, other, shards_total=1)
 
 
-@pytest.mark.parametrize(("check", "corrupt"), _CORRUPTIONS, ids=_ids(_CORRUPTIONS))
+@pytest.mark.parametrize(("check", "corrupt"), _CORRUPTIONS, ids=_CORRUPTIONS.ids)
 def test_what_is_broken_is_named(world: ScoredWorld, check: str, corrupt: Corruption) -> None:
     corrupt(world)
     report = world.audit()

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from io import BytesIO, TextIOWrapper
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from cli_world import Cli, command_line
+from cli_world import Cli
 from routing_world import WakeUps
 
 from augury.routing.incidents import note_missing
 from augury.routing.router import Router
-from augury.settings import Settings
-from augury.storage.database import Database
-
-
-@pytest.fixture
-def cli(
-    settings: Settings,
-    sqlite_database: Database,
-    bus_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Cli]:
-    wired = settings.model_copy(update={"database_url": sqlite_database.url, "redis_url": bus_url})
-    with command_line(wired, tmp_path, monkeypatch, capsys) as found:
-        yield found
 
 
 def _bus(cli: Cli) -> list[dict[str, Any]]:

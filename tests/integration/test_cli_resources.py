@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from io import BytesIO, TextIOWrapper
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from cli_world import Cli, command_line
+from cli_world import Cli
 
-from augury.settings import Settings
 from augury.storage import tables
-from augury.storage.database import Database
 
 _DOCUMENT = """\
 sources:
@@ -33,22 +29,6 @@ rules:
     actions:
       - start_run: {job: score}
 """
-
-
-@pytest.fixture
-def cli(
-    settings: Settings,
-    sqlite_database: Database,
-    bus_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Cli]:
-    wired = settings.model_copy(update={"database_url": sqlite_database.url, "redis_url": bus_url})
-    folder = tmp_path / "work"
-    folder.mkdir()
-    with command_line(wired, folder, monkeypatch, capsys) as found:
-        yield found
 
 
 def test_apply_makes_everything_once(cli: Cli) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,30 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from cli_world import Cli, command_line
+from cli_world import Cli
 
 from augury import clock
 from augury.jobs.logs import append
 from augury.jobs.states import RunState
-from augury.settings import Settings
 from augury.storage import tables
-from augury.storage.database import Database
 
 _FEATURES = ("a", "b")
-
-
-@pytest.fixture
-def cli(
-    settings: Settings,
-    sqlite_database: Database,
-    bus_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Cli]:
-    wired = settings.model_copy(update={"database_url": sqlite_database.url, "redis_url": bus_url})
-    with command_line(wired, tmp_path, monkeypatch, capsys) as found:
-        yield found
 
 
 def _data(folder: Path, num_rows: int = 1000) -> None:
