@@ -7,34 +7,25 @@ One entry of a rule's `actions` is an object with one key that says the kind of 
       - name: rescore
         start_run: {job: score-landing, model: "flight_delay@challenger", output: "s3://b/${data.key}/"}
 
-Strings may hold templates (`actions/template.py`). A new kind of action is a new optional field
-here and a module beside this one.
+Strings may hold templates (`actions/template.py`). What the other kinds say is in
+`effect_specs.py`: they act outside Augury, so they are delivered later, by another process.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from augury.actions.template import check
+from augury.actions.effect_specs import Call, EffectSpec, Notify, Stream, exactly_one
+from augury.actions.fields import Spec, Template, listed
 from augury.errors import Fault, InvalidError
 from augury.jobs.spec import Mode
 
+KINDS = ("start_run", "notify", "stream", "call")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
-
-
-def _listed(found: Any) -> Any:
-    return (found,) if isinstance(found, str) else found
 
 
 def _name(text: str) -> str:
@@ -45,14 +36,7 @@ def _name(text: str) -> str:
     return text
 
 
-Template = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(check)]
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StartRun(_Spec):
+class StartRun(Spec):
     """Starts a run of a job; what is left out comes from the event (input) or from the job.
 
     Attributes:
@@ -65,7 +49,7 @@ class StartRun(_Spec):
     """
 
     job: Template
-    input: Annotated[tuple[Template, ...], BeforeValidator(_listed)] | None = Field(
+    input: Annotated[tuple[Template, ...], BeforeValidator(listed)] | None = Field(
         default=None, min_length=1
     )
     output: Template | None = None
@@ -78,11 +62,34 @@ class StartRun(_Spec):
     display_name: Template | None = None
 
 
-class ActionSpec(_Spec):
-    """One action of a rule. `name` is part of a run's identity: renaming it makes new runs."""
+class ActionSpec(Spec):
+    """One action of a rule: exactly one of start_run, notify, stream, call.
 
-    name: Annotated[str, AfterValidator(_name)] = "start_run"
-    start_run: StartRun
+    `name` is part of a run's identity: renaming it makes new runs. Default: the kind.
+    """
+
+    name: Annotated[str, AfterValidator(_name)]
+    start_run: StartRun | None = None
+    notify: Notify | None = None
+    stream: Stream | None = None
+    call: Call | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_kind(cls, found: Any) -> Any:
+        if not isinstance(found, Mapping) or "name" in found:
+            return found
+        return {"name": next((kind for kind in KINDS if kind in found), "action"), **found}
+
+    @model_validator(mode="after")
+    def _has_one_kind(self) -> Self:
+        exactly_one(self, *KINDS)
+        return self
+
+    @property
+    def effect(self) -> EffectSpec | None:
+        """What it does outside Augury; None if it starts a run."""
+        return self.notify or self.stream or self.call
 
 
 def parse_actions(actions: Sequence[Mapping[str, Any]]) -> tuple[ActionSpec, ...]:

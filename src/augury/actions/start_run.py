@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,8 +33,8 @@ class RunRequest:
     overrides: RunOverrides
 
 
-def resolve(action: ActionSpec, event: Mapping[str, Any]) -> RunRequest:
-    """Fills the action's templates from an event in structured form.
+def resolve_run(action: ActionSpec, event: Mapping[str, Any]) -> RunRequest:
+    """Fills the templates of an action `start_run` from an event in structured form.
 
     Raises:
         InvalidError: naming every field that this event does not fill, and why.
@@ -49,6 +49,7 @@ def resolve(action: ActionSpec, event: Mapping[str, Any]) -> RunRequest:
             return None
 
     spec = action.start_run
+    assert spec is not None  # the caller looked at the kind
     job_name = attempt("job", lambda: template.fill(spec.job, event))
     values = {field: attempt(field, filler) for field, filler in _fillers(spec, event).items()}
     overrides = None
@@ -71,7 +72,7 @@ def _fillers(spec: StartRun, event: Mapping[str, Any]) -> dict[str, Callable[[],
         if (text := getattr(spec, field)) is not None:
             fillers[field] = partial(template.fill, text, event)
     if spec.columns is not None:
-        fillers["columns"] = partial(_flat, spec.columns, event)
+        fillers["columns"] = partial(template.fill_list, spec.columns, event)
     if spec.environment is not None:
         fillers["environment"] = partial(_filled_values, spec.environment, event)
     return fillers
@@ -86,7 +87,7 @@ def _inputs(spec: StartRun, event: Mapping[str, Any]) -> tuple[Input, ...] | Non
     named = _event_object(event)
     if spec.input is None:
         return (named,) if named is not None else None
-    uris = _flat(spec.input, event)
+    uris = template.fill_list(spec.input, event)
     return tuple(named if named and named.uri == uri else Input(uri=uri) for uri in uris)
 
 
@@ -97,15 +98,3 @@ def _event_object(event: Mapping[str, Any]) -> Input | None:
         return None
     tag = data.get("tag") if isinstance(data, Mapping) else None
     return Input(uri=uri, tag=tag if isinstance(tag, str) and tag else None)
-
-
-def _flat(texts: Sequence[str], event: Mapping[str, Any]) -> list[str]:
-    """Filled texts; one that is a single hole over a list of strings gives all of them."""
-    filled: list[str] = []
-    for text in texts:
-        found = template.value(text, event)
-        for item in found if isinstance(found, list) else [found]:
-            if not isinstance(item, str) or not item:
-                raise TemplateError(f"expected a non-empty string for {text!r}, found {item!r}")
-            filled.append(item)
-    return filled

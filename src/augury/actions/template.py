@@ -55,6 +55,37 @@ def value(text: str, event: Mapping[str, Any]) -> Any:
     return look_up(match[2], event) if match and not match[1] else fill(text, event)
 
 
+def fill_json(given: Any, event: Mapping[str, Any]) -> Any:
+    """A JSON value with every text in it filled; a text that is one hole takes the value itself.
+
+    Raises:
+        TemplateError: the event has nothing, or nothing that text can hold, at a path.
+    """
+    if isinstance(given, str):
+        return value(given, event)
+    if isinstance(given, Mapping):
+        return {key: fill_json(item, event) for key, item in given.items()}
+    if isinstance(given, list):
+        return [fill_json(item, event) for item in given]
+    return given
+
+
+def fill_list(texts: Sequence[str], event: Mapping[str, Any]) -> list[str]:
+    """Filled texts; one that is a single hole over a list of strings gives all of them.
+
+    Raises:
+        TemplateError: what is found is not a non-empty string, or a list of them.
+    """
+    filled: list[str] = []
+    for text in texts:
+        found = value(text, event)
+        for item in found if isinstance(found, list) else [found]:
+            if not isinstance(item, str) or not item:
+                raise TemplateError(f"expected a non-empty string for {text!r}, found {item!r}")
+            filled.append(item)
+    return filled
+
+
 def _filled(match: re.Match[str], event: Mapping[str, Any]) -> str:
     if match[1]:
         return match[0][1:]

@@ -190,5 +190,5 @@ def warnings(connection: sa.Connection, prepared: Prepared) -> Iterator[str]:
 
 
 def _named_jobs(rule: Any) -> list[str]:
-    starts = [action.get("start_run", {}) for action in rule.actions]
+    starts = [action["start_run"] for action in rule.actions if "start_run" in action]
     return [start["job"] for start in starts if "${" not in start["job"]]

@@ -1,4 +1,4 @@
-"""The one transaction in which events become outcomes and runs.
+"""The one transaction in which events become outcomes, runs, and effects that are owed.
 
 It may run again at any point and beside any number of others: a router that dies before the
 commit leaves nothing, one that dies after it leaves entries that are known and only acknowledged.
@@ -23,6 +23,9 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from augury import clock, ids
+from augury.actions.effect import EffectRequest
+from augury.actions.effects import effect_row
+from augury.actions.start_run import RunRequest
 from augury.events.catalog import OWN_SOURCE
 from augury.jobs.runs import RunDraft, accept_runs, run_key
 from augury.jobs.spec import JobSpec, Mode
@@ -34,7 +37,7 @@ from augury.routing.dead_letters import buried
 from augury.routing.decisions import Decision, Intent
 from augury.rules.ruleset import active_version
 from augury.storage.database import Database
-from augury.storage.tables import event_keys, events, object_claims, outbox, outcomes
+from augury.storage.tables import effects, event_keys, events, object_claims, outbox, outcomes
 
 LIVE_EPOCH = "0"
 DUPLICATE = "duplicate"
@@ -227,19 +230,22 @@ class _Write:
                 outcome.settle(OutcomeState.SUPPRESSED, duplicates[outcome.position])
             elif outcome.intent.fault is not None:
                 outcome.settle(OutcomeState.DEAD, outcome.intent.fault)
-        self._find_jobs(_open(decided))
+        self._find_jobs(_runs(_open(decided)))
         self._claim_objects(_open(decided))
-        started = self._accept_runs(_open(decided))
+        started = self._accept_runs(_runs(_open(decided)))
+        owed = _open(decided)
+        for outcome in owed:
+            outcome.settle(OutcomeState.QUEUED, None)
         ordered = sorted(decided, key=lambda o: (o.position, o.intent.rule_id, o.intent.action))
         rows = [_outcome_row(outcome, self._now) for outcome in ordered]
         self._connection.execute(sa.insert(outcomes), rows)
+        self._queue_effects(owed)
         return started
 
     def _find_jobs(self, candidates: Sequence[_Outcome]) -> None:
         jobs: dict[str, Resource | None] = {}
         for outcome in candidates:
-            request = outcome.intent.request
-            assert request is not None  # what has no request has a fault
+            request = _run_request(outcome)
             name = request.job_name
             if name not in jobs:
                 jobs[name] = store.find(self._connection, Kind.JOB, name)
@@ -284,6 +290,12 @@ class _Write:
                 started[_queue(outcome.spec)] += 1
         return started
 
+    def _queue_effects(self, owed: Sequence[_Outcome]) -> None:
+        rows = [_effect_row(outcome, self._now) for outcome in owed]
+        if rows:
+            ordered = sorted(rows, key=lambda row: row["id"])
+            self._connection.execute(sa.insert(effects), ordered)
+
     def outbox_deletions(self, arrivals: Iterable[Arrival]) -> None:
         """Takes events of ours out of the outbox: the ledger holds them now."""
         ours = [arrival.key for arrival in arrivals if arrival.source.startswith(OWN_SOURCE)]
@@ -314,6 +326,16 @@ def _open(decided: Sequence[_Outcome]) -> list[_Outcome]:
     return [outcome for outcome in decided if outcome.state is None]
 
 
+def _runs(decided: Sequence[_Outcome]) -> list[_Outcome]:
+    """Those whose action starts a run."""
+    return [outcome for outcome in decided if isinstance(outcome.intent.request, RunRequest)]
+
+
+def _run_request(outcome: _Outcome) -> RunRequest:
+    assert isinstance(outcome.intent.request, RunRequest)  # see `_runs`
+    return outcome.intent.request
+
+
 def _by_source(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     grouped: dict[str, list[str]] = {}
     for source, event_id in keys:
@@ -328,8 +350,7 @@ def _queue(spec: JobSpec | None) -> str:
 
 
 def _draft(outcome: _Outcome) -> RunDraft:
-    request = outcome.intent.request
-    assert request is not None and outcome.job is not None and outcome.spec is not None
+    assert outcome.job is not None and outcome.spec is not None  # found before
     return RunDraft(
         run_key=outcome.run_key,
         job=outcome.job,
@@ -337,7 +358,7 @@ def _draft(outcome: _Outcome) -> RunDraft:
         inputs=outcome.spec.input,
         position=outcome.position,
         outcome_id=outcome.outcome_id,
-        display_name=request.overrides.display_name,
+        display_name=_run_request(outcome).overrides.display_name,
     )
 
 
@@ -356,6 +377,20 @@ def _event_row(decision: Decision, ruleset_version: int) -> dict[str, Any]:
         "matched": list(decision.matched),
         "accepted_at": arrival.accepted_at,
     }
+
+
+def _effect_row(outcome: _Outcome, now: datetime) -> dict[str, Any]:
+    intent = outcome.intent
+    assert isinstance(intent.request, EffectRequest)  # whatever else was open is settled
+    return effect_row(
+        intent.request,
+        outcome_id=outcome.outcome_id,
+        position=outcome.position,
+        rule_id=intent.rule_id,
+        rule_version=intent.rule_version,
+        action=intent.action,
+        now=now,
+    )
 
 
 def _outcome_row(outcome: _Outcome, now: datetime) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from augury.actions.occurrence import Occurrence, occurrence
+from augury.actions.resolve import Request, resolve
 from augury.actions.spec import ActionSpec, parse_actions
-from augury.actions.start_run import RunRequest, resolve
 from augury.errors import AuguryError, InvalidError
 from augury.routing.arrivals import Arrival
 from augury.rules.ruleset import Ruleset, RuleVersion
@@ -26,7 +26,8 @@ class Intent:
 
     Attributes:
         occurrence: what the event is about, once for all actions.
-        request: what to start; None if `fault` says why there is nothing to start.
+        request: a run to start, or an effect to deliver later; None if `fault` says why there is
+            nothing to do.
     """
 
     arrival: Arrival
@@ -34,7 +35,7 @@ class Intent:
     rule_version: int
     action: str
     occurrence: Occurrence
-    request: RunRequest | None = None
+    request: Request | None = None
     fault: str | None = None
 
 
@@ -75,7 +76,7 @@ class ActiveRules:
     def _intents(self, arrival: Arrival, rule: RuleVersion, about: Occurrence) -> list[Intent]:
         actions = self._actions[rule.rule_id]
         if isinstance(actions, InvalidError):
-            found: list[tuple[str, RunRequest | str]] = [(_UNREADABLE_ACTION, str(actions))]
+            found: list[tuple[str, Request | str]] = [(_UNREADABLE_ACTION, str(actions))]
         else:
             found = [(action.name, _request(action, arrival.document)) for action in actions]
         return [
@@ -100,7 +101,7 @@ def _actions(rule: RuleVersion) -> tuple[ActionSpec, ...] | InvalidError:
         return error
 
 
-def _request(action: ActionSpec, event: Mapping[str, Any]) -> RunRequest | str:
+def _request(action: ActionSpec, event: Mapping[str, Any]) -> Request | str:
     try:
         return resolve(action, event)
     except AuguryError as error:

@@ -185,6 +185,43 @@ outcomes = sa.Table(
     sa.Index(None, "run_id"),
     sa.Index(None, "rule_id", "state"),
 )
+effects = sa.Table(
+    "effects",  # what an action does outside Augury, from the moment it is owed; one per outcome
+    metadata,
+    sa.Column("id", _Id, primary_key=True),  # the outcome's: the idempotency key outside
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("rule_id", _Id, nullable=False),
+    sa.Column("rule_version", sa.Integer, nullable=False),
+    sa.Column("action", _Name, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("target", _Name, nullable=False),  # what fails together
+    sa.Column("request", _Json, nullable=False),  # filled; secrets by name
+    sa.Column("retry", _Json, nullable=False),  # budget and pace
+    sa.Column("state", sa.String(16), nullable=False),  # WAITING | LEASED | DELIVERED | DEAD
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("token", sa.BigInteger, nullable=False, server_default="0"),  # fencing, +1 a claim
+    sa.Column("worker_id", _Id, nullable=True),
+    sa.Column("last_error", sa.Text, nullable=True),
+    _at("queued_at"),
+    _at("expires_at"),  # no attempt begins later
+    _at("next_attempt_at", nullable=True),
+    _at("first_attempt_at", nullable=True),
+    _at("last_attempt_at", nullable=True),
+    _at("done_at", nullable=True),
+    sa.Index(
+        "ix_effects_due",
+        "target",
+        "next_attempt_at",
+        sqlite_where=sa.text("state = 'WAITING'"),
+        postgresql_where=sa.text("state = 'WAITING'"),
+    ),
+    sa.Index(
+        "ix_effects_leased",
+        "worker_id",
+        sqlite_where=sa.text("state = 'LEASED'"),
+        postgresql_where=sa.text("state = 'LEASED'"),
+    ),
+)
 object_claims = sa.Table(
     "object_claims",  # an object enters at most one run or group per rule, action and epoch
     metadata,

@@ -6,7 +6,7 @@ import pytest
 
 from augury.actions.occurrence import object_identity, occurrence
 from augury.actions.spec import ActionSpec, parse_actions
-from augury.actions.start_run import resolve
+from augury.actions.start_run import resolve_run as resolve
 from augury.errors import InvalidError
 from augury.jobs.spec import Input, Mode
 
@@ -108,6 +108,8 @@ def test_actions_are_validated_with_every_fault() -> None:
                 {"start_run": {"job": "a", "mode": "fast", "inputt": "x"}},
                 {"name": "bad name!", "start_run": {"job": "${x"}},
                 {"notify": {}},
+                {"call": {"function": "f"}, "start_run": {"job": "a"}},
+                {},
             ]
         )
     assert {fault.path for fault in caught.value.faults} == {
@@ -115,8 +117,9 @@ def test_actions_are_validated_with_every_fault() -> None:
         "actions.0.start_run.inputt",
         "actions.1.name",
         "actions.1.start_run.job",
-        "actions.2.start_run",
         "actions.2.notify",
+        "actions.3",
+        "actions.4",
     }
 
 

@@ -1,0 +1,21 @@
+"""From a rule's action and an event to what is asked for, whatever the action's kind. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from augury.actions.effect import EffectRequest, resolve_effect
+from augury.actions.spec import ActionSpec
+from augury.actions.start_run import RunRequest, resolve_run
+
+type Request = RunRequest | EffectRequest
+
+
+def resolve(action: ActionSpec, event: Mapping[str, Any]) -> Request:
+    """Fills the action's templates from an event in structured form.
+
+    Raises:
+        InvalidError: naming every field that this event does not fill, and why.
+    """
+    return resolve_run(action, event) if action.effect is None else resolve_effect(action, event)
