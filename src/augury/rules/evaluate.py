@@ -12,7 +12,7 @@ proposal uncertain, what is said here decides. There are two ways to choose amon
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from augury.rules.branches import Branch, Condition, Field, Guard, Node
@@ -32,7 +32,7 @@ def meets_branch(branch: Branch, event: Mapping[str, Any]) -> bool:
     """True if the event meets all of the branch."""
     if branch.by_row:
         rows = read_rows(event, {item.path for item in branch.fields})
-        return _Choice(branch.fields, rows).succeeds(0, {})
+        return rows_agree(branch.fields, rows)
     return _object_meets(branch.tree, event, event)
 
 
@@ -57,9 +57,12 @@ def _value_meets(node: Node, value: Any, event: Mapping[str, Any]) -> bool:
         return False
     if not node.children and not node.guards:
         return True
-    objects = [item for item in flat(value) if isinstance(item, Mapping)]
-    # where there is no object, nothing is there: its fields are all absent
-    return any(_object_meets(node, item, event) for item in objects or ({},))
+    return any(_object_meets(node, item, event) for item in objects_in(value))
+
+
+def objects_in(value: Any) -> Sequence[Mapping[str, Any]]:
+    """The value itself or the objects of an array; where there is none, one without any field."""
+    return [item for item in flat(value) if isinstance(item, Mapping)] or [{}]
 
 
 def field_meets(item: Field, value: Any, event: Mapping[str, Any]) -> bool:
@@ -193,6 +196,11 @@ class _RowReader:
         for index, value in enumerate(values):
             nested = isinstance(value, Mapping | list | tuple)
             self._read(value, path, {**place, array: index} if nested else place)
+
+
+def rows_agree(fields: tuple[Field, ...], rows: Rows) -> bool:
+    """True if every field finds a row, and all of these lie in the same elements of arrays."""
+    return _Choice(fields, rows).succeeds(0, {})
 
 
 class _Choice:

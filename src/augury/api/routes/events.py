@@ -11,6 +11,7 @@ from starlette.responses import Response
 from augury.api.answers import Limit, answer, page
 from augury.api.routes import TheEngine
 from augury.engine import Engine
+from augury.engine.explaining import event_in_ledger, explain_event, rule_by_name
 from augury.engine.views import event_view, view
 from augury.errors import InvalidError
 from augury.events.http import BATCHED, STRUCTURED, parse_request
@@ -86,6 +87,18 @@ def events(
     with engine.database.read() as connection:
         found = list_events(connection, type=type, source=source, limit=limit + 1, before=before)
     return page(found, limit, event_view, lambda event: event.position)
+
+
+@router.get("/events/{position_or_id:path}/explain")
+def explain(engine: TheEngine, position_or_id: str, rule: str) -> Response:
+    """Why a rule does or does not match an event: the first field that fails, and near misses.
+
+    `rule` is the name of an applied rule. With `matches` true, `outcomes` are what its actions
+    made of the event.
+    """
+    with engine.database.read() as connection:
+        event = event_in_ledger(connection, position_or_id)
+        return answer(view(explain_event(event, rule_by_name(connection, rule))))
 
 
 @router.get("/events/{position_or_id:path}")
