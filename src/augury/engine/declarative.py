@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from augury.engine.checks import ModelSpec, prepare, spec_type, warnings, within
+from augury.engine.linting import lint_warnings
 from augury.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from augury.resources import store
 from augury.resources.documents import Entry, refusal
@@ -70,13 +71,14 @@ def apply(parts: Parts, entries: Sequence[Entry], *, dry_run: bool = False) -> A
     """
     prepared = prepare(parts.settings, entries)
     models = [_register(parts, entry, spec, dry_run=dry_run) for entry, spec in prepared.models]
+    linted = tuple(lint_warnings(parts.database, prepared))
 
     def write(connection: sa.Connection) -> ApplyResult:
         written = [
             _applied(write_resource(parts, connection, kind, entry.name, spec))
             for kind, entry, spec in prepared.resources
         ]
-        warned = tuple(warnings(connection, prepared))
+        warned = (*warnings(connection, prepared), *linted)
         result = ApplyResult(items=(*models, *written), warnings=warned, dry_run=dry_run)
         if dry_run:
             raise _DryRunError(result)
