@@ -24,8 +24,8 @@ help:  ## say what each target does
 
 setup: .venv/.complete  ## make .venv with exactly what requirements.lock pins
 
-# the forest kernel is compiled when Augury is installed: its sources count, too
-NATIVE := $(wildcard src/augury/models/forest/native/*) scripts/build_native.py
+# the kernels are compiled when Augury is installed: their sources count, too
+NATIVE := $(wildcard src/augury/models/*/native/*) scripts/build_native.py
 
 .venv/.complete: requirements.lock pyproject.toml $(NATIVE) | $(UV)
 	@echo "setting up .venv (once)"

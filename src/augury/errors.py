@@ -8,7 +8,7 @@ HTTP status codes are `api/errors.py`'s business, exit codes the CLI's: this mod
     ├── InvalidError        the input is wrong; carries every fault found, not only the first
     │   ├── ContractError   data and model signature do not fit
     │   ├── PatternError    a rule's pattern says something that no pattern may
-    │   └── UnsupportedError  a model that the forest kernel does not score; its library does
+    │   └── UnsupportedError  a model that no kernel of Augury's scores; its library does
     ├── NotFoundError       a named thing does not exist
     ├── ConflictError       the thing exists in a state that forbids this
     ├── UnavailableError    a service or store did not answer; trying again may help
@@ -68,12 +68,12 @@ class InvalidError(AuguryError):
 
 
 class UnsupportedError(InvalidError):
-    """The forest kernel does not score this model, its own library does; `reason` says why."""
+    """No kernel of Augury's scores this model, its own library does; `reason` says why."""
 
     code = "unsupported"
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"not supported by the forest kernel because {reason}", reason=reason)
+        super().__init__(f"not supported by Augury's kernels because {reason}", reason=reason)
         self.reason = reason
 
 

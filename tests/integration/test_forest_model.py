@@ -1,4 +1,4 @@
-"""The choice between the kernel and the library, over the flavors as they are."""
+"""Forests as models, compared with the flavors as they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from threadpoolctl import threadpool_limits
 
 from augury.errors import ContractError
 from augury.models.flavors import get_flavor
-from augury.models.forest import ForestModel, available, choose, from_sklearn, load_xgboost
+from augury.models.forest import (
+    ForestKernel,
+    ForestModel,
+    available,
+    from_sklearn,
+    load_xgboost,
+)
 from augury.models.port import Model
 
 pytestmark = pytest.mark.skipif(not available(), reason="the forest kernel was not built")
@@ -46,15 +52,15 @@ def _sample(names: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["two", "real", "4"])
-def test_the_kernel_is_chosen_and_predicts_as_the_flavor_does(kind: str, tmp_path: Path) -> None:
+def test_the_kernel_predicts_as_the_flavor_does(kind: str, tmp_path: Path) -> None:
     path = _boosted(tmp_path, kind)
     native = _native("xgboost", path)
-    choice = choose(native, lambda: load_xgboost(path), num_threads=2)
-    assert choice.reason == ""
-    assert isinstance(choice.model, ForestModel)
+    kernel = ForestKernel(load_xgboost(path))
+    assert kernel.difference(native) == ""
+    model = kernel.ready(native.signature, num_threads=2)
     matrix = world.features(missing=True, seed=9).astype(native.signature.dtype)
     for rows in (matrix, matrix[:1], matrix[:0]):
-        found, expected = choice.model.predict(rows), native.predict(rows)
+        found, expected = model.predict(rows), native.predict(rows)
         assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
         assert found.tobytes() == expected.tobytes()
 
@@ -68,25 +74,15 @@ def test_scikit_learn_models_are_scored_by_the_kernel_too(tmp_path: Path) -> Non
         )
         joblib.dump(estimator, tmp_path / "model.joblib")
         native = _native("sklearn", tmp_path / "model.joblib")
-        choice = choose(native, lambda: from_sklearn(estimator))
-    assert isinstance(choice.model, ForestModel), choice.reason
+        assert ForestKernel(from_sklearn(estimator)).difference(native) == ""
 
 
-def test_a_model_of_another_kind_stays_with_its_library(tmp_path: Path) -> None:
-    path = _boosted(tmp_path, "two")
-    native = _native("xgboost", path)
-    choice = choose(native, lambda: from_sklearn(GradientBoostingClassifier()))
-    assert choice.model is native
-    assert "because the GradientBoostingClassifier is not fitted" in choice.reason
-
-
-def test_a_forest_that_differs_stays_with_its_library(tmp_path: Path) -> None:
+def test_a_forest_that_differs_says_how(tmp_path: Path) -> None:
     native = _native("xgboost", _boosted(tmp_path, "two"))
     (tmp_path / "other").mkdir()
     other = _boosted(tmp_path / "other", "real")
-    choice = choose(native, lambda: load_xgboost(other))
-    assert choice.model is native
-    assert "rows differ from the library's predictions" in choice.reason
+    difference = ForestKernel(load_xgboost(other)).difference(native)
+    assert "rows differ from the library's predictions" in difference
 
 
 def test_refused_values_are_told_by_the_column_s_name(tmp_path: Path) -> None:

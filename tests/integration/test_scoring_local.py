@@ -25,7 +25,7 @@ from augury.errors import ConflictError, ContractError, CorruptError, InvalidErr
 from augury.inference.local import ScoreSummary, peak_rss_bytes, plan_local, score_local
 from augury.jobs.spec import JobSpec
 from augury.models.flavors.xgboost import FLAVOR
-from augury.models.forest import FOREST, load_xgboost
+from augury.models.forest import FOREST, ForestKernel, load_xgboost
 from augury.models.signature import InputColumn, Signature, Task
 from augury.settings import Settings
 
@@ -241,8 +241,8 @@ def test_a_kernel_that_predicts_otherwise_is_not_used(
     other = place.output.with_name("other.ubj")
     data = xgboost.DMatrix(MATRIX, TARGET, feature_names=NAMES)
     xgboost.train({"objective": "binary:logistic", "nthread": 1}, data, 1).save_model(other)
-    wrong = load_xgboost(other)
-    monkeypatch.setattr(FLAVOR.__class__, "forest", lambda *_: wrong)
+    wrong = ForestKernel(load_xgboost(other))
+    monkeypatch.setattr(FLAVOR.__class__, "kernel", lambda *_: wrong)
     summary = place.score(booster)
     assert summary.backend == f"xgboost {xgboost.__version__}"
     assert "rows differ from the library's predictions" in summary.backend_reason
@@ -255,7 +255,7 @@ import sys
 from augury.inference.local import score_local
 from augury.settings import Settings
 score_local(*sys.argv[1:4], settings=Settings(home=sys.argv[4]))
-print(*sorted({"xgboost", "sklearn", "scipy"} & set(sys.modules)))
+print(*sorted({"xgboost", "sklearn", "scipy", "pandas"} & set(sys.modules)))
 """
 
 

@@ -67,7 +67,7 @@ class Scoring:
         """Scores a shard and publishes its part; see `score_shard` for what it raises."""
         from augury.inference.plan import ShardSpec
         from augury.inference.score import score_shard
-        from augury.models.backends import is_forest
+        from augury.models.backends import is_own
 
         if item.spec is None:
             raise CorruptError(f"work item {item.id} has no shard")
@@ -75,7 +75,7 @@ class Scoring:
         planned = run.plan.model
         if planned.flavor not in _WITHOUT_SKLEARN:
             warmup.complete()
-        elif not is_forest(run.plan.pins.backend):
+        elif not is_own(run.plan.pins.backend):
             warmup.import_xgboost()
         model = self.cache.load(
             digest=planned.digest,

@@ -1,8 +1,9 @@
-"""Which code scores a model: Augury's own forest kernel, or the model's library.
+"""Which code scores a model: one of Augury's own kernels, or the model's library.
 
-The kernel scores a model only after it predicted every bit as the library does on rows made from
-the model's own thresholds (`judge`). The verdict is found once for a file: when it is registered,
-and kept with the version, or when `augury score` first meets it, and kept in the cache folder.
+A kernel scores a model only after it predicted as the library does on rows made from the model's
+own thresholds (`judge`): every bit of trees, within a stated bound for linear models. The verdict
+is found once for a file: when it is registered, and kept with the version, or when `augury score`
+first meets it, and kept in the cache folder.
 
 A verdict is a preference. A plan pins what its own installation has (`pick`), and a worker loads
 exactly what the plan pinned, or refuses the shard: no run mixes two backends.
@@ -18,10 +19,14 @@ from pathlib import Path
 
 from augury.errors import AuguryError, UnsupportedError
 from augury.ids import new_id
+from augury.models import forest, fused
 from augury.models.flavors import get_flavor
-from augury.models.forest import FOREST, available, choose, reason
+from augury.models.forest import FOREST
+from augury.models.fused import LINEAR
 from augury.models.port import Flavor, Model
 from augury.models.signature import Signature
+
+_KERNELS = {FOREST: forest, LINEAR: fused}
 
 # distribution that computes for each flavor
 _LIBRARIES = {"xgboost": "xgboost", "sklearn": "scikit-learn"}
@@ -33,7 +38,8 @@ class Verdict:
 
     Attributes:
         backend: what shall score it, as `Model.backend` says; empty: nobody has checked.
-        reason: why it is not the kernel; empty if it is.
+        reason: why it is no kernel of Augury's, or how far the kernel's predictions may lie from
+            the library's; empty if they are equal in every bit.
     """
 
     backend: str = ""
@@ -53,10 +59,23 @@ def judge(flavor: Flavor, path: Path, signature: Signature) -> Verdict:
     if not available():
         return Verdict(backend=native.backend, reason=reason())
     try:
-        choice = choose(native, lambda: flavor.forest(path, signature))
+        kernel = flavor.kernel(path, signature)
+        difference = kernel.difference(native)
     except AuguryError as error:  # the library takes it, so it can be scored
         return Verdict(backend=native.backend, reason=str(error))
-    return Verdict(backend=choice.model.backend, reason=choice.reason)
+    if difference:
+        return Verdict(backend=native.backend, reason=difference)
+    return Verdict(backend=kernel.backend, reason=kernel.note)
+
+
+def available() -> bool:
+    """True if all kernels were built for this machine."""
+    return not reason()
+
+
+def reason() -> str:
+    """Why the kernels are not available; empty if they are."""
+    return forest.reason() or fused.reason()
 
 
 def judge_once(
@@ -85,7 +104,7 @@ def judge_once(
 
 
 def _key(flavor: Flavor, signature: Signature, digest: str) -> str:
-    parts = (digest, signature.task, signature.dtype, FOREST, library(flavor.name))
+    parts = (digest, signature.task, signature.dtype, *_KERNELS, library(flavor.name))
     return "-".join(parts).replace(" ", "-") + ".json"
 
 
@@ -116,10 +135,11 @@ def pick(verdict: Verdict, flavor: str) -> Verdict:
         flavor: the model's.
     """
     native = library(flavor)
-    if verdict.backend == FOREST:
+    if verdict.backend in _KERNELS:
         return verdict if available() else Verdict(backend=native, reason=reason())
-    if is_forest(verdict.backend):
-        why = f"checked for {verdict.backend}, not for {FOREST}; register the model's file again"
+    if is_own(verdict.backend):
+        ours = " and ".join(_KERNELS)
+        why = f"checked for {verdict.backend}, not for {ours}; register the model's file again"
         return Verdict(backend=native, reason=why)
     return Verdict(backend=native, reason=verdict.reason)
 
@@ -134,18 +154,17 @@ def load(flavor: str, path: Path, signature: Signature, *, backend: str, num_thr
         CorruptError, InvalidError: as `Flavor.load`.
     """
     found = get_flavor(flavor)
-    if backend == FOREST and available():
-        from augury.models.forest import ForestModel
-
+    if backend in _KERNELS and available():
         with contextlib.suppress(UnsupportedError):
-            forest = found.forest(path, signature)
-            return ForestModel(forest, signature, num_threads=num_threads)
+            kernel = found.kernel(path, signature)
+            if kernel.backend == backend:
+                return kernel.ready(signature, num_threads=num_threads)
     return found.load(path, signature, num_threads=num_threads)
 
 
-def is_forest(backend: str) -> bool:
-    """True if a backend is Augury's own kernel, of any version."""
-    return backend.startswith(FOREST.rpartition(" ")[0])
+def is_own(backend: str) -> bool:
+    """True if a backend is a kernel of Augury's own, of any version."""
+    return backend.startswith(tuple(name.rpartition(" ")[0] for name in _KERNELS))
 
 
 def library(flavor: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from augury.models.signature import Dtype, InputColumn, Signature
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from augury.models.forest import Forest
+    from augury.models.columns import Columns
 
 
 class Model(Protocol):
@@ -49,6 +49,41 @@ class Model(Protocol):
             A new array. Regression: `(num_rows,)`. Binary: `(num_rows,)`, the probability of
             `classes[1]`. Multi-class: `(num_rows, num_classes)`, probabilities in class order.
         """
+        ...
+
+
+@runtime_checkable
+class ColumnModel(Protocol):
+    """A model that takes columns as they were decoded, and so needs no matrix of them."""
+
+    def predict_columns(self, columns: Columns) -> NDArray[np.floating[Any]]:
+        """Predicts one batch: to the bit what `Model.predict` gives for the matrix of it."""
+        ...
+
+
+class Kernel(Protocol):
+    """A model compiled for a kernel of Augury's own, not compared with its library yet."""
+
+    @property
+    def backend(self) -> str:
+        """As `Model.backend` of what `ready` returns."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """How far its predictions may lie from the library's; empty: equal in every bit."""
+        ...
+
+    def difference(self, native: Model) -> str:
+        """Compares it with the library, on the rows where it could go wrong.
+
+        Returns:
+            How it differs beyond what `note` says; empty: it does not.
+        """
+        ...
+
+    def ready(self, signature: Signature, *, num_threads: int) -> Model:
+        """The model, to predict with."""
         ...
 
 
@@ -83,11 +118,11 @@ class Flavor(Protocol):
         """
         ...
 
-    def forest(self, path: Path, signature: Signature) -> Forest:
-        """Loads the model's trees into Augury's kernel.
+    def kernel(self, path: Path, signature: Signature) -> Kernel:
+        """Compiles the model for one of Augury's kernels.
 
         Raises:
-            UnsupportedError: the kernel does not score this model, and why.
+            UnsupportedError: none of them scores this model, and why.
             CorruptError: the file is no model of this format.
             InvalidError: the file is a model, but `signature` does not fit it.
         """

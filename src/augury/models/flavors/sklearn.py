@@ -13,11 +13,11 @@ on one BLAS thread, the last one padded, and a probe when loading checks that th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from augury.errors import ContractError, CorruptError, Fault, InvalidError
+from augury.errors import ContractError, CorruptError, Fault, InvalidError, UnsupportedError
 from augury.models.inputs import check_names, named_inputs, reconcile
 from augury.models.signature import Dtype, InputColumn, Signature, Task
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from augury.models.forest import Forest
+    from augury.models.port import Kernel
 
 # divisible by the row tiles of OpenBLAS's kernels (2 to 32, and 24), so no row is at an edge
 _BLOCK_ROWS = 384
+_LONGEST_REASON = 200
 _SHIFTS = (1, 5, 129, _BLOCK_ROWS - 1)
 # they cast to float32 and walk each row alone
 _TREES_32 = (
@@ -93,10 +94,16 @@ class SklearnModel:
             Fault(path=self.signature.names[number], message="has missing or infinite values")
             for number in empty
         ]
-        return ContractError(f"the estimator refuses the rows: {error}", faults)
+        why = str(error)
+        why = why if len(why) <= _LONGEST_REASON else f"{why[:_LONGEST_REASON]} ..."
+        return ContractError(f"the estimator refuses the rows: {why}", faults)
 
-    def probe(self, path: Path) -> None:
+    def probe(self, path: Path, known: Mapping[int, Sequence[float]] | None = None) -> None:
         """Checks that a row's bits depend neither on its place nor on its neighbours.
+
+        Args:
+            path: for the message.
+            known: values that an encoder takes, by column; elsewhere numbers of any kind do.
 
         Raises:
             InvalidError: they do; the model cannot be used.
@@ -105,6 +112,8 @@ class SklearnModel:
 
         rng = np.random.default_rng(0)
         base = rng.normal(size=(_BLOCK_ROWS, self.signature.num_features))
+        for column, values in (known or {}).items():
+            base[:, column] = rng.choice(values, len(base))
         base = base.astype(self.signature.dtype)
         expected = self.predict(base)
         same = all(
@@ -137,17 +146,20 @@ class SklearnFlavor:
         _check(estimator, signature, path)
         _prepare(estimator)
         model = SklearnModel(estimator, signature, num_threads=num_threads)
-        model.probe(path)
+        model.probe(path, _known_values(estimator))
         return model
 
-    def forest(self, path: Path, signature: Signature) -> Forest:
-        """Unpickles, and takes the trees of what comes out."""
-        from augury.models.forest import from_sklearn
+    def kernel(self, path: Path, signature: Signature) -> Kernel:
+        """Unpickles; trees become a forest, pipelines and linear estimators are fused."""
+        from augury.models.forest import ForestKernel, from_sklearn
+        from augury.models.fused import FusedKernel, fuse
 
         estimator = _load(path)
         _check(estimator, signature, path)
         _prepare(estimator)
-        return from_sklearn(estimator)
+        if type(estimator).__name__ in (*_TREES_32, *_TREES_64):
+            return ForestKernel(from_sklearn(estimator))
+        return FusedKernel(fuse(estimator))
 
     def infer(self, path: Path, sample: Mapping[str, InputColumn] | None = None) -> Signature:
         """Names and number of inputs and the classes as fitted, types from the sample."""
@@ -211,6 +223,16 @@ def _prepare(estimator: Any) -> None:
         if getattr(part, "n_jobs", None) is not None:
             part.n_jobs = 1
         vars(part).pop("feature_names_in_", None)
+
+
+def _known_values(estimator: Any) -> dict[int, list[float]]:
+    """What the encoders know of numeric columns, by column, as far as the pipeline can be read."""
+    from augury.models.fused import known_values
+
+    try:
+        return known_values(estimator)
+    except UnsupportedError:
+        return {}
 
 
 def _refuse_text(estimator: Any, path: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from augury.models.forest import Forest
+    from augury.models.port import Kernel
 
 # their output is no probability, and what would make it one depends on how they were trained
 _NO_PROBABILITY = {"binary:logitraw": "binary:logistic", "binary:hinge": "binary:logistic"}
@@ -96,13 +96,13 @@ class XGBoostFlavor:
             model.predict(np.zeros((num_rows, signature.num_features), dtype=signature.dtype))
         return model
 
-    def forest(self, path: Path, signature: Signature) -> Forest:
+    def kernel(self, path: Path, signature: Signature) -> Kernel:
         """The trees, read without the library."""
-        from augury.models.forest import load_xgboost
+        from augury.models.forest import ForestKernel, load_xgboost
 
         raw = path.read_bytes()
         _check(describe(raw, path), signature, path)
-        return load_xgboost(raw)
+        return ForestKernel(load_xgboost(raw))
 
     def infer(self, path: Path, sample: Mapping[str, InputColumn] | None = None) -> Signature:
         """Names, types and categories as the model stores them, types narrowed by the sample.

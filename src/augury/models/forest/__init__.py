@@ -6,17 +6,16 @@
 
 from augury.models.forest.check import Mismatch, samples, verify
 from augury.models.forest.forest import Forest, from_sklearn, load_xgboost
-from augury.models.forest.model import FOREST, Choice, ForestModel, choose
+from augury.models.forest.model import FOREST, ForestKernel, ForestModel
 from augury.models.forest.native import available, instructions, reason
 
 __all__ = [
     "FOREST",
-    "Choice",
     "Forest",
+    "ForestKernel",
     "ForestModel",
     "Mismatch",
     "available",
-    "choose",
     "from_sklearn",
     "instructions",
     "load_xgboost",

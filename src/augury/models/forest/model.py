@@ -1,12 +1,10 @@
-"""A forest as a `Model`, and the choice between it and the library's own predictor."""
+"""A forest as a `Model`, and its comparison with the library's own predictor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from augury.errors import ContractError, Fault, UnsupportedError
+from augury.errors import ContractError, Fault
 from augury.models.forest.check import verify
 from augury.models.forest.forest import Forest
 from augury.models.port import Model
@@ -58,35 +56,22 @@ class ForestModel:
         return ContractError("the model takes finite values only", faults) if faults else error
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Who scores a model, and why.
+class ForestKernel:
+    """A forest that is to score a model; see `port.Kernel`."""
 
-    Attributes:
-        model: what to score with.
-        reason: why it is not the kernel; empty if it is.
-    """
+    backend = FOREST
+    note = ""
 
-    model: Model
-    reason: str = ""
+    def __init__(self, forest: Forest) -> None:
+        self._forest = forest
 
+    def difference(self, native: Model) -> str:
+        """Bits of predictions, on rows made from the trees' own thresholds."""
+        if self._forest.num_features != native.signature.num_features:
+            return "the model and its signature have different inputs"
+        mismatch = verify(self._forest, native.predict, dtype=native.signature.dtype)
+        return "" if mismatch is None else str(mismatch)
 
-def choose(native: Model, build: Callable[[], Forest], *, num_threads: int = 1) -> Choice:
-    """The kernel, if it predicts every bit as the library does on the rows where it could fail.
-
-    Args:
-        native: the model as its library predicts it; what is compared with, and the fallback.
-        build: makes the forest: `lambda: load_xgboost(path)`.
-        num_threads: for the kernel.
-    """
-    try:
-        forest = build()
-    except UnsupportedError as error:
-        return Choice(model=native, reason=str(error))
-    if forest.num_features != native.signature.num_features:
-        return Choice(model=native, reason="the model and its signature have different inputs")
-    candidate = ForestModel(forest, native.signature, num_threads=num_threads)
-    mismatch = verify(forest, native.predict, dtype=native.signature.dtype)
-    if mismatch is not None:
-        return Choice(model=native, reason=str(mismatch))
-    return Choice(model=candidate)
+    def ready(self, signature: Signature, *, num_threads: int) -> ForestModel:
+        """The model, to predict with."""
+        return ForestModel(self._forest, signature, num_threads=num_threads)

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     #: from margins, `(num_rows, num_outputs)`, to predictions as `Model.predict` returns them
     Finish = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
+#: the estimators that are read
+NAMES = (
+    "RandomForestClassifier", "ExtraTreesClassifier", "RandomForestRegressor",
+    "ExtraTreesRegressor", "GradientBoostingClassifier", "GradientBoostingRegressor",
+    "HistGradientBoostingClassifier", "HistGradientBoostingRegressor",
+)  # fmt: skip
 #: what the estimator refuses in its input, as `forest_find_float` reports it
 NAN, INFINITE = 1, 2
 
@@ -38,21 +44,11 @@ def read_sklearn(estimator: Any) -> tuple[Ensemble, Finish, int]:
     """
     name = type(estimator).__name__
     module = type(estimator).__module__
-    readers: dict[str, Callable[[Any], tuple[Ensemble, Finish, int]]] = {
-        "RandomForestClassifier": _forest_classifier,
-        "ExtraTreesClassifier": _forest_classifier,
-        "RandomForestRegressor": _forest_regressor,
-        "ExtraTreesRegressor": _forest_regressor,
-        "GradientBoostingClassifier": _boosting,
-        "GradientBoostingRegressor": _boosting,
-        "HistGradientBoostingClassifier": _hist,
-        "HistGradientBoostingRegressor": _hist,
-    }
-    if name not in readers or not module.startswith("sklearn."):
+    if name not in NAMES or not module.startswith("sklearn."):
         raise UnsupportedError(f"it is a {module}.{name}")
     if not hasattr(estimator, "n_features_in_"):
         raise UnsupportedError(f"the {name} is not fitted")
-    return readers[name](estimator)
+    return _READERS[name](estimator)
 
 
 def _forest_classifier(estimator: Any) -> tuple[Ensemble, Finish, int]:
@@ -252,3 +248,12 @@ def above(threshold: NDArray[np.float64], compare: Precision) -> NDArray[np.floa
             single = np.where(single > threshold, np.nextafter(single, down), single)
             least = np.nextafter(single, up).astype(np.float64)
     return np.where(threshold == np.inf, np.nan, least)
+
+
+_READERS: dict[str, Callable[[Any], tuple[Ensemble, Finish, int]]] = dict(
+    zip(
+        NAMES,
+        (_forest_classifier,) * 2 + (_forest_regressor,) * 2 + (_boosting,) * 2 + (_hist,) * 2,
+        strict=True,
+    )
+)
