@@ -202,7 +202,7 @@ def _decoded(column: pa.Array) -> pa.Array:
 def _plain(column: pa.Array) -> _Values:
     """Nulls apart from values: so a long integer is rounded once, whether nulls are near or not.
 
-    Not with `to_numpy`, whose first call imports pandas.
+    Not with `to_numpy` or `fill_null`, whose first call imports pandas.
     """
     import numpy as np
     import pyarrow as pa
@@ -210,7 +210,18 @@ def _plain(column: pa.Array) -> _Values:
     if not column.null_count:
         return np.from_dlpack(column), None
     missing = np.from_dlpack(column.is_null().cast(pa.uint8())).view(np.bool_)
-    return np.from_dlpack(column.fill_null(0)), missing
+    return _with_anything_for_null(column), missing
+
+
+def _with_anything_for_null(column: pa.Array) -> NDArray[Any]:
+    """A column's memory as it is; what stands where the value is null, is not specified."""
+    import numpy as np
+
+    dtype = np.dtype(column.type.to_pandas_dtype())
+    memory = column.buffers()[1]
+    if memory is None:
+        return np.zeros(len(column), dtype)
+    return np.frombuffer(memory, dtype, len(column), column.offset * dtype.itemsize)
 
 
 def _codes(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> pa.Array:
