@@ -21,6 +21,7 @@ COMMANDS = {
     "latency": ["bench_latency.py", "--events", "40"],
     "shards": ["bench_shards.py"],
     "matcher": ["bench_matcher.py"],
+    "rejects": ["bench_rejects.py"],
 }
 
 

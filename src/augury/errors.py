@@ -7,6 +7,7 @@ HTTP status codes are `api/errors.py`'s business, exit codes the CLI's: this mod
     AuguryError
     ├── InvalidError        the input is wrong; carries every fault found, not only the first
     │   ├── ContractError   data and model signature do not fit
+    │   ├── BadRowError     a row breaks what the job expects, and may not be rejected
     │   ├── PatternError    a rule's pattern says something that no pattern may
     │   └── UnsupportedError  a model that no kernel of Augury's scores; its library does
     ├── NotFoundError       a named thing does not exist
@@ -15,6 +16,7 @@ HTTP status codes are `api/errors.py`'s business, exit codes the CLI's: this mod
     ├── IdentityError       an object is not the one that was planned
     ├── CorruptError        bytes that cannot be what they claim to be
     ├── LimitError          a stated limit was reached (run time, memory, size)
+    │   └── RejectLimitError  more rows were rejected than the job allows
     ├── ConservationError   rows were lost or doubled: a law of the design is broken
     └── LostLeaseError      the caller no longer owns the work it is reporting on
 """
@@ -101,6 +103,12 @@ class ContractError(InvalidError):
     code = "contract"
 
 
+class BadRowError(InvalidError):
+    """A row breaks what the job expects of it, and the job does not reject such rows."""
+
+    code = "bad_row"
+
+
 class PatternError(InvalidError):
     """A pattern says something that its dialect does not allow; `faults` names every place.
 
@@ -127,6 +135,12 @@ class LimitError(AuguryError):
     """A stated limit was reached (run time, memory, size)."""
 
     code = "limit"
+
+
+class RejectLimitError(LimitError):
+    """More rows were rejected than the job's `max_rejected` allows; the first ones are named."""
+
+    code = "max_rejected"
 
 
 class ConservationError(AuguryError):

@@ -21,7 +21,7 @@ from augury.inference.score import score_shard
 from augury.jobs import reports, work, workers
 from augury.jobs.reports import Failure, Planned
 from augury.jobs.runs import Run, cancel, get_run, start_run
-from augury.jobs.spec import Input, RunOverrides
+from augury.jobs.spec import RunOverrides
 from augury.jobs.work import WorkItem
 from augury.monitoring.audit import AuditReport, audit
 from augury.settings import Settings
@@ -145,7 +145,7 @@ class ScoredWorld(AuditWorld):
         self.worker_id = "worker-1"
 
     def fill(self) -> None:
-        """Succeeded runs of one and of two files, a failed and a canceled one."""
+        """Succeeded runs of one and of two files (its last row rejected), a failed, a canceled."""
         self.database.transact(
             lambda c: workers.register(
                 c, self.worker_id, host="here", pid=1, queues=self.queues, cpus=1
@@ -157,7 +157,7 @@ class ScoredWorld(AuditWorld):
         self.land("a.parquet", 30)
         self.drain()
         write(inputs / "b.parquet", numbers(20, start=30), row_group_size=10)
-        self.start(f"{inputs}/")
+        self.start(f"{inputs}/", on_bad_row="reject", expect={"a": {"range": [0, 24]}})
         self.publish(dropped("gone.parquet"))
         self.drain()
         self.work_off()
@@ -174,8 +174,8 @@ class ScoredWorld(AuditWorld):
         data = {"uri": info.uri, "key": key, "tag": info.tag, "identity": info.identity}
         self.publish({**event("augury.object.created"), "data": data})
 
-    def start(self, uri: str) -> Run:
-        overrides = RunOverrides(input=(Input(uri=uri),))
+    def start(self, uri: str, **fields: Any) -> Run:
+        overrides = RunOverrides.model_validate({"input": [{"uri": uri}], **fields})
         run, _ = self.database.transact(
             lambda c: start_run(self.database, c, job="score", overrides=overrides)
         )

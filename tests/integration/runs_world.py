@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from augury.jobs import reports, work, workers
-from augury.jobs.reports import Commitment, Failure, Finished, Planned, Stored
+from augury.jobs import commits, reports, work, workers
+from augury.jobs.commits import Commitment
+from augury.jobs.rejected import Rejected
+from augury.jobs.reports import Failure, Finished, Planned, Stored
 from augury.jobs.runs import Run, cancel, get_run, start_run
 from augury.jobs.spec import Mode, RunOverrides
 from augury.jobs.states import RunState
@@ -78,10 +80,12 @@ class RunsWorld:
             lambda c: reports.finish_plan(self.database, c, item, planned)
         )
 
-    def finish(self, item: WorkItem, *, rows: int = 10) -> Finished:
+    def finish(self, item: WorkItem, *, rows: int = 10, rejected: int = 0) -> Finished:
+        first = [f"row {seq}" for seq in range(min(rejected, 3))]
+        told = Rejected(num_rows=rejected, first=first) if rejected else None
         return self.database.transact(
             lambda c: reports.finish_shard(
-                self.database, c, item, {"by": item.worker_id}, rows_done=rows
+                self.database, c, item, {"by": item.worker_id}, rows_done=rows, rejected=told
             )
         )
 
@@ -102,7 +106,7 @@ class RunsWorld:
         )
 
     def commit(self, run_id: str) -> bool:
-        return self.database.transact(lambda c: reports.commit(c, run_id, COMMITMENT))
+        return self.database.transact(lambda c: commits.commit(c, run_id, COMMITMENT))
 
     def cancel(self, run_id: str) -> Run:
         return self.database.transact(lambda c: cancel(self.database, c, run_id))

@@ -134,6 +134,46 @@ def a_part_cut_short(world: ScoredWorld) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+@_CORRUPTIONS.breaks("part_object")
+def a_reject_part_deleted(world: ScoredWorld) -> None:
+    (_folder(_two_files(world)) / "_rejected/part-00004.parquet").unlink()
+
+
+@_CORRUPTIONS.breaks("part_object")
+def a_reject_part_with_one_bit_turned(world: ScoredWorld) -> None:
+    path = _folder(_two_files(world)) / "_rejected/part-00004.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@_CORRUPTIONS.breaks("stray_object")
+def a_reject_part_that_no_manifest_names(world: ScoredWorld) -> None:
+    folder = _folder(_two_files(world)) / "_rejected"
+    shutil.copyfile(folder / "part-00004.parquet", folder / "part-00000.parquet")
+
+
+@_CORRUPTIONS.breaks("output_rows")
+def rejected_rows_that_no_reject_part_holds(world: ScoredWorld) -> None:
+    run = _two_files(world)
+    manifest = _manifest(run)
+    first, second = manifest.files
+    fewer = replace(second, rows_rejected=0, rows_predicted=second.rows_in)
+    rows = replace(manifest.rows, rows_rejected=0, rows_predicted=manifest.rows.rows_in)
+    _rewrite(world, run, replace(manifest, files=(first, fewer), rows=rows))
+    counts = {"rows_rejected": 0, "rows_predicted": rows.rows_in}
+    world.change(sa.update(runs).where(runs.c.id == run.id).values(**counts))
+    shard = _shards(world, run)[-1]
+    _respec(world, shard, result={**shard.result, **counts, "rows_predicted": 10})
+
+
+@_CORRUPTIONS.breaks("shard_rows")
+def a_shard_that_reports_another_reject_part(world: ScoredWorld) -> None:
+    shard = _shards(world, _two_files(world))[-1]
+    part = {**shard.result["reject_part"], "sha256": "0" * 64}
+    _respec(world, shard, result={**shard.result, "reject_part": part})
+
+
 @_CORRUPTIONS.breaks("part_rows")
 def parts_with_other_rows_than_the_manifest_says(world: ScoredWorld) -> None:
     run = _two_files(world)
@@ -176,7 +216,7 @@ def a_sum_that_its_files_do_not_give(world: ScoredWorld) -> None:
 def a_ledger_with_other_rows_than_the_manifest(world: ScoredWorld) -> None:
     run = _two_files(world)
     changed = sa.update(runs).where(runs.c.id == run.id)
-    world.change(changed.values(rows_in=run.rows_in + 1, rows_rejected=1))
+    world.change(changed.values(rows_in=run.rows_in + 1, rows_rejected=2))
 
 
 @_CORRUPTIONS.breaks("input_rows")
@@ -354,9 +394,9 @@ def test_a_run_deleted_while_it_is_looked_at_is_no_violation(
 
 
 def test_readers_skip_names_with_an_underscore_and_so_does_audit(world: ScoredWorld) -> None:
-    folder = _folder(_two_files(world)) / "_rejected"
+    folder = _folder(_two_files(world)) / "_notes"
     folder.mkdir()
-    (folder / "part-00000.parquet").write_bytes(b"rejects")
+    (folder / "part-00000.parquet").write_bytes(b"somebody's own")
     assert world.audit(deep=True).ok
 
 

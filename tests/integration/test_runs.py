@@ -358,3 +358,25 @@ def test_runs_rows_read_as_values(world: RunsWorld) -> None:
     assert set(tables.runs.c.keys()) == set(vars(world.start()))
     assert isinstance(tables.runs, sa.Table)
     assert Mode.AUTO not in {row.mode for row in world.rows(tables.runs)}
+
+
+def test_too_many_rejects_fail_the_run_with_the_shard_that_passes_the_bound(
+    database: Database,
+) -> None:
+    world = RunsWorld(database, max_rejected={"share": 0.25, "count": 12})
+    run = world.planned(5, max_concurrency=2)
+    worker = world.worker()
+    world.finish(world.claimed(worker), rejected=7)
+    assert world.run(run.id).rows_rejected == 7
+    other = world.claimed(world.worker())
+    finished = world.finish(world.claimed(worker), rejected=6)
+    assert not finished.is_last
+    found = world.run(run.id)
+    assert (found.state, found.reason) == (RunState.FAILED, "max_rejected")
+    assert "at most 12 rejected rows (max_rejected), found 13 so far, among them: row 0; row 1" in (
+        found.lifecycle_details
+    )
+    assert world.states(run.id).count("CANCELED") == 2
+    assert world.event(run.id, "FAILED")["data"]["rows_rejected"] == 13
+    world.release(other)
+    assert world.states(run.id).count("CANCELED") == 3

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=example(
             "augury score --model model.ubj --input landing/ --output predictions/",
             "augury score --model m.ubj --input s3://b/in/ --output s3://b/out/ --json",
+            "augury score --model m.ubj --input in/ --output out/ --policy policy.yaml",
         )
     )(score)
 
@@ -47,6 +48,14 @@ def score(
             dir_okay=False,
         ),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file with on_bad_row, expect and max_rejected, as in a job.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     trust: Annotated[
         bool,
         typer.Option("--trust", help="Allow unpickling the model: it can run any code."),
@@ -55,11 +64,12 @@ def score(
 ) -> None:
     """Scores files in this process: no engine, no services.
 
-    Writes part-*.parquet and, last, _manifest.json into the output. The same call again writes the
-    same bytes. With --json prints one line.
+    Writes part-*.parquet and, last, _manifest.json into the output; rejected rows go to _rejected/.
+    The same call again writes the same bytes. With --json prints one line.
     """
     from augury.inference.local import score_local
 
+    wanted = _policy(policy)
     with _progress() as on_progress:
         summary = score_local(
             model,
@@ -69,12 +79,21 @@ def score(
             trust=trust,
             sample=sample,
             columns=tuple(part for part in (columns or "").split(",") if part),
+            policy=wanted,
             on_progress=on_progress,
         )
     if as_json:
         print_json(summary.to_json())
     else:
         _show(summary)
+
+
+def _policy(path: Path | None) -> Mapping[str, Any] | None:
+    if path is None:
+        return None
+    from augury.resources.documents import parse_entry
+
+    return parse_entry(path.read_bytes()).fields
 
 
 @contextmanager

@@ -39,6 +39,20 @@ _LARGEST_INT64 = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """Rows of one file as they were read.
+
+    Attributes:
+        binding: of the file.
+        first_row: number of the first row in the file, from 0; the others follow.
+    """
+
+    batch: pa.RecordBatch
+    binding: Binding
+    first_row: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileSlice:
     """Row groups of one file to read, in order: (number, rows that the footer promises)."""
 
@@ -75,7 +89,7 @@ def read_batches(
     *,
     max_rows: int,
     settings: Settings,
-) -> Iterator[tuple[pa.RecordBatch, Binding]]:
+) -> Iterator[Decoded]:
     """Decodes one file's row groups, in order, in batches of at most `max_rows` rows.
 
     Only the columns that are needed are read. The file's identity is checked when it is opened and
@@ -90,9 +104,9 @@ def read_batches(
     found = 0
     with open_planned(file.uri, file.tag, settings) as source:
         with parquet_errors(source, file.uri, file.tag):
-            for batch, binding in _decode(source, file, signature, columns, max_rows):
-                found += batch.num_rows
-                yield batch, binding
+            for decoded in _decode(source, file, signature, columns, max_rows):
+                found += decoded.batch.num_rows
+                yield decoded
         verify(source, file.uri, file.tag)
     if found != file.num_rows:
         raise CorruptError(
@@ -109,7 +123,7 @@ def _decode(
     signature: Signature,
     columns: Sequence[str],
     max_rows: int,
-) -> Iterator[tuple[pa.RecordBatch, Binding]]:
+) -> Iterator[Decoded]:
     from pyarrow import parquet as pq
 
     metadata, schema = parsed_footer(source, file.uri, file.tag)
@@ -123,10 +137,17 @@ def _decode(
     )
     numbers = [number for number, _ in file.row_groups]
     rows = min(max_rows, _rows_of_bounded_bytes(metadata, numbers, binding.names))
+    row = _first_row(metadata, numbers)
     for batch in reader.iter_batches(
         batch_size=rows, row_groups=numbers, columns=binding.names, use_threads=False
     ):
-        yield batch, binding
+        yield Decoded(batch=batch, binding=binding, first_row=row)
+        row += batch.num_rows
+
+
+def _first_row(metadata: Any, row_groups: Sequence[int]) -> int:
+    """Rows before these row groups; between them there are only empty ones."""
+    return sum(metadata.row_group(number).num_rows for number in range(row_groups[0]))
 
 
 def _buffering(uri: str) -> dict[str, Any]:
@@ -179,11 +200,11 @@ _Values = tuple["NDArray[Any]", "NDArray[np.bool_] | None"]
 def _values(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> _Values:
     """A column as numbers of its own type, and where it is missing (None: nowhere)."""
     if feature.encoding is Encoding.CATEGORY:
-        return _plain(_codes(column, feature, unknown))
-    return _plain(_decoded(column))
+        return plain(_codes(column, feature, unknown))
+    return plain(numeric(column))
 
 
-def _decoded(column: pa.Array) -> pa.Array:
+def numeric(column: pa.Array) -> pa.Array:
     """A plain array of a type that numpy knows."""
     import pyarrow as pa
 
@@ -199,18 +220,18 @@ def _decoded(column: pa.Array) -> pa.Array:
     return column
 
 
-def _plain(column: pa.Array) -> _Values:
-    """Nulls apart from values: so a long integer is rounded once, whether nulls are near or not.
+def plain(column: pa.Array) -> _Values:
+    """Values and where they are missing (None: nowhere), of an array of a type that numpy knows.
+
+    Nulls apart from values: so a long integer is rounded once, whether nulls are near or not.
 
     Not with `to_numpy` or `fill_null`, whose first call imports pandas.
     """
     import numpy as np
-    import pyarrow as pa
 
     if not column.null_count:
         return np.from_dlpack(column), None
-    missing = np.from_dlpack(column.is_null().cast(pa.uint8())).view(np.bool_)
-    return _with_anything_for_null(column), missing
+    return _with_anything_for_null(column), mask(column.is_null())
 
 
 def _with_anything_for_null(column: pa.Array) -> NDArray[Any]:
@@ -224,13 +245,41 @@ def _with_anything_for_null(column: pa.Array) -> NDArray[Any]:
     return np.frombuffer(memory, dtype, len(column), column.offset * dtype.itemsize)
 
 
+def mask(booleans: pa.BooleanArray) -> NDArray[np.bool_]:
+    """The same as numpy's booleans; there must be no null among them."""
+    import numpy as np
+    import pyarrow as pa
+
+    return np.from_dlpack(booleans.cast(pa.uint8())).view(np.bool_)
+
+
 def _codes(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> pa.Array:
     """Indices among the categories, null where the value is null or unknown."""
+    codes, lost = encoded(column, feature)
+    if lost is not None:
+        unknown.count(feature.name, without_views(column).filter(lost))
+    return codes
+
+
+def without_views(column: pa.Array) -> pa.Array:
+    """Texts and bytes in their plain form: few of Arrow's functions know views."""
+    import pyarrow as pa
+
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.string())
+    return column.cast(pa.binary()) if pa.types.is_binary_view(column.type) else column
+
+
+def encoded(column: pa.Array, feature: Feature) -> tuple[pa.Array, pa.BooleanArray | None]:
+    """Indices among the categories, and where a value is not among them (None: nowhere).
+
+    An index is null where the value is null or unknown. A null within a dictionary looks like an
+    unknown value without a name.
+    """
     import pyarrow as pa
     from pyarrow import compute as pc
 
-    if pa.types.is_string_view(column.type):
-        column = column.cast(pa.string())  # few of Arrow's functions know views
+    column = without_views(column)
     if pa.types.is_dictionary(column.type):
         known = _index_in(column.dictionary, feature)
         codes = known.take(column.indices)
@@ -238,10 +287,9 @@ def _codes(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> pa.Ar
     else:
         codes = _index_in(column, feature)
         missing_values = codes.null_count > column.null_count
-    if missing_values:
-        lost = pc.and_(codes.is_null(), column.is_valid())
-        unknown.count(feature.name, column.filter(lost))
-    return codes
+    if not missing_values:
+        return codes, None
+    return codes, pc.and_(codes.is_null(), column.is_valid())
 
 
 def _index_in(values: pa.Array, feature: Feature) -> pa.Array:

@@ -26,12 +26,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from augury.data.policy import ColumnPolicy, UnknownCategory
 from augury.errors import ContractError, Fault
 from augury.models.signature import InputColumn, Signature
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# columns that a reject part has before the input's own
+REJECT_COLUMNS = ("_file", "_row", "_column", "_reason", "_detail")
 _MANTISSA_BITS = {"halffloat": 11, "float": 24, "double": 53}
 
 
@@ -104,6 +107,7 @@ def check_all(
     signature: Signature,
     columns: Sequence[str],
     prediction_columns: Sequence[str],
+    policies: Sequence[ColumnPolicy] = (),
 ) -> list[pa.Field]:
     """Checks every distinct schema of a data set, and the names of the output.
 
@@ -112,6 +116,7 @@ def check_all(
         signature: the model's.
         columns: to be carried.
         prediction_columns: that the output will have besides.
+        policies: what the job expects of input columns.
 
     Returns:
         The carried columns as the output will have them: the narrowest type that holds the values
@@ -120,7 +125,7 @@ def check_all(
     Raises:
         ContractError: with every fault of every schema.
     """
-    faults = list(_name_faults(columns, prediction_columns))
+    faults = [*_name_faults(columns, prediction_columns), *_policy_faults(signature, policies)]
     for uri, schema in schemas.items():
         faults.extend(
             Fault(path=f"{uri}: {fault.path}", message=fault.message)
@@ -131,6 +136,23 @@ def check_all(
     fields, faults = _carried_fields(schemas, columns)
     if faults:
         raise ContractError("the carried columns differ between files", faults)
+    return fields
+
+
+def original_fields(schemas: Mapping[str, pa.Schema], names: Sequence[str]) -> list[pa.Field]:
+    """Input columns as rejected rows keep them: in a type that holds the values of all files.
+
+    Raises:
+        ContractError: the files have types of which none holds the others' values exactly.
+    """
+    fields, faults = _carried_fields(schemas, names)
+    faults += [
+        Fault(path=name, message="is the name of a column that rejected rows get; rename it")
+        for name in names
+        if name in REJECT_COLUMNS
+    ]
+    if faults:
+        raise ContractError("rows cannot be rejected with their original values", faults)
     return fields
 
 
@@ -151,6 +173,23 @@ def _name_faults(columns: Sequence[str], prediction_columns: Sequence[str]) -> I
                 message="is the name of a carried column and of a prediction column; rename the "
                 "latter in `prediction_columns`",
             )
+
+
+def _policy_faults(signature: Signature, policies: Sequence[ColumnPolicy]) -> Iterator[Fault]:
+    inputs = {column.name: column for column in signature.inputs}
+    for policy in policies:
+        path = f"expect.{policy.name}"
+        column = inputs.get(policy.name)
+        if column is None:
+            message = f"expected an input of the model, found none; there are {_few(inputs)}"
+            yield Fault(path=path, message=message)
+            continue
+        if column.type == "string" and (policy.finite or policy.has_range):
+            message = "`finite` and `range` are for numbers, and the model's input is a string"
+            yield Fault(path=path, message=message)
+        if column.categories is None and policy.unknown_category is not UnknownCategory.MISSING:
+            message = "`unknown_category` is for inputs with categories, and this one has none"
+            yield Fault(path=path, message=message)
 
 
 def _schema_faults(
@@ -181,9 +220,13 @@ def _ambiguous(name: str, count: int) -> Fault:
     return Fault(path=name, message=f"expected one column of this name, found {count}")
 
 
-def _there_are(schema: pa.Schema, most: int = 20) -> str:
-    shown = ", ".join(schema.names[:most])
-    return f"there are {shown}{' ...' if len(schema.names) > most else ''}"
+def _there_are(schema: pa.Schema) -> str:
+    return f"there are {_few(schema.names)}"
+
+
+def _few(names: Iterable[str], most: int = 20) -> str:
+    shown = list(names)
+    return f"{', '.join(shown[:most])}{' ...' if len(shown) > most else ''}"
 
 
 def _type_faults(column: InputColumn, found: pa.DataType) -> Iterator[Fault]:

@@ -19,6 +19,8 @@ from augury import ids
 from augury.errors import CorruptError
 
 MANIFEST_KEY = "_manifest.json"
+#: folder of the reject parts within a run's output
+REJECTS = "_rejected/"
 VERSION = 1
 
 UnknownCategories = Mapping[str, Mapping[str, int]]
@@ -96,6 +98,7 @@ class Manifest:
         model: name, version, digest and flavor of the model that predicted.
         files: in the order of the plan.
         parts: in the order of the shards; read in this order, rows come as they were in the input.
+        reject_parts: the same for the rows that were rejected; a shard without any has none.
         unknown_categories: per column, values that the model does not know (scored as missing) and
             in how many rows; at most `MAX_UNKNOWN` values a column, the rest under `OTHERS`.
         pins: what the bytes depend on (see `inference.plan.Pins`).
@@ -110,14 +113,18 @@ class Manifest:
     rows: Rows
     files: tuple[FileRows, ...]
     parts: tuple[Part, ...]
+    reject_parts: tuple[Part, ...] = ()
     unknown_categories: UnknownCategories = field(default_factory=dict)
     pins: Mapping[str, Any]
     plan_digest: str
 
     @property
     def content_digest(self) -> str:
-        """SHA-256 over the parts' SHA-256s, in order: equal if and only if all output bytes are."""
-        return content_digest(part.sha256 for part in self.parts)
+        """SHA-256 over the SHA-256s of parts and reject parts, in order.
+
+        Equal if and only if all output bytes are.
+        """
+        return content_digest(part.sha256 for part in (*self.parts, *self.reject_parts))
 
     def to_bytes(self) -> bytes:
         """Canonical form; the same manifest gives the same bytes everywhere."""

@@ -73,15 +73,23 @@ def class_values(classes: Sequence[Class]) -> pa.Array:
 
     # not `pa.array`, which imports pandas to see whether it was given something of it
     if isinstance(classes[0], str):
-        texts = [str(value).encode() for value in classes]
-        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int32)
-        return pa.StringArray.from_buffers(
-            len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))
-        )
+        return texts([str(value) for value in classes])
     if isinstance(classes[0], bool):
         bits = np.packbits(np.array(classes, dtype=bool), bitorder="little")
         return pa.Array.from_buffers(pa.bool_(), len(classes), [None, pa.py_buffer(bits)])
-    return _array(np.array(classes))
+    return from_numpy(np.array(classes))
+
+
+def texts(values: Sequence[str]) -> pa.StringArray:
+    """Texts as an Arrow array, of at most 2 GiB together."""
+    import numpy as np
+    import pyarrow as pa
+
+    encoded = [value.encode() for value in values]
+    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(
+        len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))
+    )
 
 
 def encode_schema(schema: pa.Schema) -> str:
@@ -137,20 +145,20 @@ def prediction_columns(
     classes = class_values(signature.classes)
     if signature.task is Task.BINARY:
         positive = (predictions > 0.5).astype(np.int8)
-        return [classes.take(_array(positive)), _numbers(predictions, fields[1].type)]
+        return [classes.take(from_numpy(positive)), _numbers(predictions, fields[1].type)]
     chosen = predictions.argmax(axis=1)
     scores = _numbers(predictions.reshape(-1), fields[1].type.value_type)
     return [
-        classes.take(_array(chosen)),
+        classes.take(from_numpy(chosen)),
         pa.FixedSizeListArray.from_arrays(scores, type=fields[1].type),
     ]
 
 
 def _numbers(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    return _array(values.astype(_NUMPY[str(kind)], copy=False))
+    return from_numpy(values.astype(_NUMPY[str(kind)], copy=False))
 
 
-def _array(values: NDArray[Any]) -> pa.Array:
+def from_numpy(values: NDArray[Any]) -> pa.Array:
     """The same memory as an Arrow array; `pa.array` would import pandas first."""
     import numpy as np
     import pyarrow as pa

@@ -35,8 +35,9 @@ def build_manifest(
     _check_shards(plan, ordered)
     files = _by_file(plan, ordered)
     parts = tuple(result.part for result in ordered if result.part is not None)
+    rejects = tuple(result.reject_part for result in ordered if result.reject_part is not None)
     rows = total_rows([file.rows for file in files])
-    _check_sums(plan, rows, ordered, parts)
+    _check_sums(plan, rows, ordered, parts, rejects)
     return Manifest(
         run_id=run_id,
         job=job,
@@ -49,6 +50,7 @@ def build_manifest(
         rows=rows,
         files=files,
         parts=parts,
+        reject_parts=rejects,
         unknown_categories=merged(result.unknown_categories for result in ordered),
         pins=msgspec.to_builtins(plan.pins),
         plan_digest=plan.digest,
@@ -95,14 +97,20 @@ def _check_file(uri: str, num_rows: int, rows: Rows) -> None:
 
 
 def _check_sums(
-    plan: Plan, rows: Rows, ordered: Sequence[ShardResult], parts: Sequence[Part]
+    plan: Plan,
+    rows: Rows,
+    ordered: Sequence[ShardResult],
+    parts: Sequence[Part],
+    rejects: Sequence[Part],
 ) -> None:
     written = sum(part.num_rows for part in parts)
+    set_aside = sum(part.num_rows for part in rejects)
     reported = total_rows([result.rows for result in ordered])
-    if rows.rows_in != plan.rows_in or reported != rows or written != rows.rows_predicted:
+    in_parts = (written, set_aside) == (rows.rows_predicted, rows.rows_rejected)
+    if rows.rows_in != plan.rows_in or reported != rows or not in_parts:
         raise ConservationError(
             f"expected {plan.rows_in} rows in all; the files give {rows}, the shards {reported}, "
-            f"the parts hold {written}",
+            f"the parts hold {written} predicted and {set_aside} rejected",
             expected=plan.rows_in,
             found=rows.rows_in,
         )

@@ -20,8 +20,10 @@ import sqlalchemy as sa
 
 from augury.data.manifest import MANIFEST_KEY
 from augury.errors import AuguryError, ConservationError, UnavailableError
-from augury.jobs import logs, reports
-from augury.jobs.reports import Commitment, Finished, Planned
+from augury.jobs import commits, logs, reports
+from augury.jobs.commits import Commitment
+from augury.jobs.rejected import Rejected
+from augury.jobs.reports import Finished, Planned
 from augury.jobs.runs import Run, close_canceled, get_run, transition
 from augury.jobs.states import RunState
 from augury.jobs.work import WorkItem
@@ -84,7 +86,12 @@ def finish_shard(
         LostLeaseError: the item is not the caller's any more; nothing was recorded.
     """
     finished = reports.finish_shard(
-        database, connection, item, result.to_json(), rows_done=result.rows_in
+        database,
+        connection,
+        item,
+        result.to_json(),
+        rows_done=result.rows_in,
+        rejected=_rejected(result),
     )
     if finished.is_last and finished.shards_total <= _FEW_SHARDS:
         try:
@@ -92,8 +99,15 @@ def finish_shard(
         except ConservationError as error:  # `advance` will find it again, and fail the run
             _log.error("%s", error, extra={"action": "commit_refused", "run_id": item.run_id})
         else:
-            reports.commit(connection, item.run_id, commitment)
+            commits.commit(connection, item.run_id, commitment)
     return finished
+
+
+def _rejected(result: ShardResult) -> Rejected | None:
+    if not result.rows_rejected:
+        return None
+    first = [str(row) for row in result.first_rejects]
+    return Rejected(num_rows=result.rows_rejected, first=first)
 
 
 def advance(database: Database, run_id: str, settings: Settings) -> RunState:
@@ -135,7 +149,7 @@ def _decide(database: Database, run: Run) -> Run:
     except AuguryError as error:
         _fail(database, run, error)
     else:
-        database.transact(lambda connection: reports.commit(connection, run.id, commitment))
+        database.transact(lambda connection: commits.commit(connection, run.id, commitment))
     return _read(database, run.id)
 
 
@@ -143,7 +157,7 @@ def _commitment(connection: sa.Connection, run: Run) -> Commitment:
     from augury.inference.commit import build_manifest
     from augury.inference.plan import Plan, ShardResult
 
-    results = [ShardResult.from_json(each) for each in reports.results(connection, run.id)]
+    results = [ShardResult.from_json(each) for each in commits.results(connection, run.id)]
     plan = Plan.from_json(run.plan or "")
     manifest = build_manifest(plan, run_id=run.id, job=run.job_name, results=results)
     return Commitment(

@@ -16,7 +16,7 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from augury.settings import Settings
 
 Progress = Callable[[int, int], None]
+#: what `policy` may say
+POLICY_FIELDS = ("on_bad_row", "expect", "max_rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ def score_local(
     signature: Signature | None = None,
     sample: str | Path | None = None,
     columns: Sequence[str] = (),
+    policy: Mapping[str, Any] | None = None,
     on_progress: Progress | None = None,
 ) -> ScoreSummary:
     """Scores files with a model file.
@@ -95,6 +98,7 @@ def score_local(
         signature: the model's inputs and outputs; None: as the model and `sample` say.
         sample: a Parquet file with the columns that the model was trained on.
         columns: input columns carried into the output.
+        policy: what becomes of bad rows, as in a job: `on_bad_row`, `expect`, `max_rejected`.
         on_progress: called with (rows predicted so far, rows in all); first with 0, from any
             thread, one call at a time.
 
@@ -106,7 +110,7 @@ def score_local(
     """
     started = clock.monotonic_s()
     planned, flavor = _describe(Path(model), trust=trust, signature=signature, sample=sample)
-    spec = _spec(planned, input, output=str(output), columns=columns)
+    spec = _spec(planned, input, output=str(output), columns=columns, policy=policy)
     verdict = _verdict(flavor, Path(model), planned, settings)
     plan, shards = plan_run(spec, planned, settings, check=_go_on, verdict=verdict)
     store = open_store(spec.output.rstrip("/") + "/", settings)
@@ -166,11 +170,16 @@ def _spec(
     output: str,
     columns: Sequence[str],
     mode: str = "auto",
+    policy: Mapping[str, Any] | None = None,
 ) -> JobSpec:
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    faults = _policy_faults(policy or {})
+    if faults:
+        raise InvalidError("cannot score so", faults)
     try:
         return JobSpec.model_validate(
             {
+                **(policy or {}),
                 "model": planned.name,
                 "input": [{"uri": str(uri)} for uri in given],
                 "output": output,
@@ -184,6 +193,14 @@ def _spec(
             for each in error.errors()
         ]
         raise InvalidError("cannot score so", faults) from error
+
+
+def _policy_faults(policy: Mapping[str, Any]) -> list[Fault]:
+    return [
+        Fault(path=str(name), message=f"unknown field; expected one of {', '.join(POLICY_FIELDS)}")
+        for name in policy
+        if name not in POLICY_FIELDS
+    ]
 
 
 # --- the model ------------------------------------------------------------------------------------
@@ -232,7 +249,7 @@ def _refuse_foreign(store: ObjectStore, plan: Plan, shards: Sequence[ShardSpec])
     present = {info.key for info in store.list()}
     if not present:
         return
-    ours = {shard.part_key for shard in shards} | {MANIFEST_KEY}
+    ours = {*_keys(shards), MANIFEST_KEY}
     foreign = sorted(present - ours)
     if foreign:
         raise _occupied(store, f"{len(foreign)} other objects, such as {foreign[0]!r}")
@@ -259,10 +276,15 @@ def _removed_on_error(store: ObjectStore, shards: Sequence[ShardSpec]) -> Iterat
     try:
         yield
     except BaseException:
-        for shard in shards:
-            if shard.part_key not in before:
-                store.delete(shard.part_key)
+        for key in _keys(shards):
+            if key not in before:
+                store.delete(key)
         raise
+
+
+def _keys(shards: Sequence[ShardSpec]) -> list[str]:
+    """Every key that scoring these shards may write."""
+    return [key for shard in shards for key in (shard.part_key, shard.reject_key)]
 
 
 # --- shards side by side --------------------------------------------------------------------------

@@ -21,9 +21,12 @@ from typing import TYPE_CHECKING, Any
 from augury import clock
 from augury.data import output
 from augury.data.batches import FileSlice, batch_rows, carried, fill, read_batches
+from augury.data.policy import OnBadRow
+from augury.data.screening import Screen, Sifted, in_order
 from augury.data.unknown import UnknownCounter
-from augury.errors import AuguryError, InvalidError, LimitError
+from augury.errors import AuguryError, ContractError, InvalidError, LimitError
 from augury.inference.channel import Channel, LeftError
+from augury.inference.rejects import RejectCount, RejectPart, RowsFailedError, bisected, detail
 from augury.models.signature import Task
 
 if TYPE_CHECKING:
@@ -44,18 +47,25 @@ _MATRICES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class _Filled:
-    """Rows of one file, ready to be predicted: the first of a matrix, and their carried columns."""
+    """Rows of one file, ready to be predicted: the first of a matrix, and their carried columns.
+
+    Attributes:
+        sifted: the rows as they were read, if the model may reject some, and those that the job's
+            policy has rejected already; None if no row of this plan can be rejected.
+    """
 
     file: int
     matrix: NDArray[Any]
     num_rows: int
     carried: list[pa.Array]
+    sifted: Sifted | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Scored:
     predictions: NDArray[Any]
     carried: list[pa.Array]
+    rejected: pa.RecordBatch | None
 
 
 class Pipeline:
@@ -72,6 +82,8 @@ class Pipeline:
 
     Attributes:
         rows_predicted: by file, in order.
+        rows_rejected: the same.
+        rejects: all of them, and the first by name.
     """
 
     def __init__(
@@ -86,6 +98,8 @@ class Pipeline:
         check: Callable[[], None],
     ) -> None:
         self.rows_predicted = [0] * len(files)
+        self.rows_rejected = [0] * len(files)
+        self.rejects = RejectCount(plan.rows)
         self._plan = plan
         self._signature = plan.model.signature
         self._schema = output.decode_schema(plan.output_schema)
@@ -96,6 +110,7 @@ class Pipeline:
         self._check = _Throttled(check)
         self._pace = _Pace(num_threads)
         self._unknown = UnknownCounter()
+        self._screen = _screen(plan)
         self._free: Channel[NDArray[Any]] = Channel(_MATRICES)
         self._filled: Channel[_Filled] = Channel(1)
         self._scored: Channel[_Scored] = Channel(2)
@@ -106,8 +121,12 @@ class Pipeline:
         """Counts of values that the model does not know, by column."""
         return self._unknown.counts()
 
-    def run(self, path: Path) -> int:
+    def run(self, path: Path, reject_part: RejectPart) -> int:
         """Scores all rows into a new local file.
+
+        Args:
+            path: does not exist yet.
+            reject_part: gets the rejected rows.
 
         Returns:
             The number of rows written.
@@ -116,10 +135,10 @@ class Pipeline:
             Exception: the first error of any of the three; no thread is left then either.
         """
         if self._is_small():
-            return self._run_alone(path)
+            return self._run_alone(path, reject_part)
         threads = [
             Thread(target=self._reading, name="augury-read"),
-            Thread(target=self._writing, args=(path,), name="augury-write"),
+            Thread(target=self._writing, args=(path, reject_part), name="augury-write"),
         ]
         try:
             for thread in threads:
@@ -146,11 +165,11 @@ class Pipeline:
             file.uri.startswith("file://") for file in self._files
         )
 
-    def _run_alone(self, path: Path) -> int:
+    def _run_alone(self, path: Path, reject_part: RejectPart) -> int:
         max_rows, matrix = self._make_matrix()
-        with self._writer(path) as writer:
+        with self._writer(path) as writer, reject_part:
             for filled in self._read(max_rows, repeat(matrix)):
-                self._write(writer, self._score(filled))
+                self._write(writer, reject_part, self._score(filled))
         return writer.num_rows
 
     # --- the reading thread
@@ -175,20 +194,23 @@ class Pipeline:
         """All rows in order, in matrices taken from `free`."""
         fields = list(self._schema)[: len(self._plan.columns)]
         for number, file in enumerate(self._files):
-            for batch, binding in read_batches(
+            for decoded in read_batches(
                 file,
                 self._signature,
                 self._plan.columns,
                 max_rows=max_rows,
                 settings=self._settings,
             ):
+                sifted = self._screen.sift(decoded, file.uri) if self._screen else None
+                batch = sifted.batch if sifted else decoded.batch
                 matrix = next(free)
-                fill(matrix[: batch.num_rows], batch, binding, self._unknown)
+                fill(matrix[: batch.num_rows], batch, decoded.binding, self._unknown)
                 yield _Filled(
                     file=number,
                     matrix=matrix,
                     num_rows=batch.num_rows,
                     carried=carried(batch, fields),
+                    sifted=sifted,
                 )
 
     def _make_matrix(self) -> tuple[int, NDArray[Any]]:
@@ -210,35 +232,73 @@ class Pipeline:
             self._scored.send(scored, self._check)
 
     def _score(self, filled: _Filled) -> _Scored:
-        predictions = self._predict(filled)
-        self.rows_predicted[filled.file] += filled.num_rows
-        return _Scored(predictions=predictions, carried=filled.carried)
+        predictions, failures = self._predict(filled)
+        columns = filled.carried
+        rejected = filled.sifted.rejected if filled.sifted else None
+        if failures:
+            rejected = self._rejected(filled, failures, rejected)
+            columns = _without(columns, failures, filled.num_rows)
+        if rejected is not None:
+            self.rows_rejected[filled.file] += rejected.num_rows
+            self.rejects.add(rejected)
+            self._on_progress(rejected.num_rows - len(failures))
+        self.rows_predicted[filled.file] += len(predictions)
+        return _Scored(predictions=predictions, carried=columns, rejected=rejected)
 
-    def _predict(self, filled: _Filled) -> NDArray[Any]:
+    def _rejected(
+        self, filled: _Filled, failures: dict[int, str], before: pa.RecordBatch | None
+    ) -> pa.RecordBatch | None:
+        assert filled.sifted is not None and self._screen is not None
+        uri = self._files[filled.file].uri
+        return in_order(before, self._screen.failed(filled.sifted, failures, uri))
+
+    def _predict(self, filled: _Filled) -> tuple[NDArray[Any], dict[int, str]]:
+        """The predictions of all rows but those on which the model fails alone; and these."""
         import numpy as np
 
         pieces: list[NDArray[Any]] = []
+        failures: dict[int, str] = {}
         start = 0
         while start < filled.num_rows:
-            rows = filled.matrix[start : min(start + self._pace.rows, filled.num_rows)]
+            stop = min(start + self._pace.rows, filled.num_rows)
             started = clock.monotonic_s()
-            pieces.append(self._call(rows, self._files[filled.file].uri))
-            self._pace.took(len(rows), clock.monotonic_s() - started)
-            start += len(rows)
-            self._on_progress(len(rows))
+            for first, piece in self._pieces(filled, start, stop):
+                if isinstance(piece, RowsFailedError):
+                    failures[first] = detail(piece)
+                else:
+                    pieces.append(piece)
+            self._pace.took(stop - start, clock.monotonic_s() - started)
+            self._on_progress(stop - start)
             self._check()
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            start = stop
+        if not pieces:
+            pieces.append(np.empty(_expected_shape(self._signature, 0), np.float64))
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces), failures
+
+    def _pieces(
+        self, filled: _Filled, start: int, stop: int
+    ) -> Iterator[tuple[int, NDArray[Any] | RowsFailedError]]:
+        uri = self._files[filled.file].uri
+
+        def predict(first: int, last: int) -> NDArray[Any]:
+            return self._call(filled.matrix[first:last], uri)
+
+        if self._plan.rows.on_bad_row is OnBadRow.REJECT:
+            return bisected(predict, start, stop)
+        return iter([(start, predict(start, stop))])
 
     def _call(self, rows: NDArray[Any], uri: str) -> NDArray[Any]:
         name = f"model {self._plan.model.name} ({self._model.backend})"
         try:
             predictions = self._model.predict(rows)
+        except ContractError as error:  # values that this model does not take
+            raise RowsFailedError(f"{name} failed on rows of {uri}: {error}", uri=uri) from error
         except AuguryError:
             raise
         except MemoryError as error:
             raise LimitError(f"no memory left while {name} scored {uri}", uri=uri) from error
         except Exception as error:
-            raise InvalidError(f"{name} failed on rows of {uri}: {error}", uri=uri) from error
+            raise RowsFailedError(f"{name} failed on rows of {uri}: {error}", uri=uri) from error
         expected = _expected_shape(self._signature, len(rows))
         if predictions.shape != expected:
             raise InvalidError(
@@ -249,18 +309,18 @@ class Pipeline:
 
     # --- the writing thread
 
-    def _writing(self, path: Path) -> None:
+    def _writing(self, path: Path, reject_part: RejectPart) -> None:
         try:
-            self._num_written = self._write_all(path)
+            self._num_written = self._write_all(path, reject_part)
         except LeftError:
             pass
         except BaseException as error:
             self._scored.leave(error)
 
-    def _write_all(self, path: Path) -> int:
-        with self._writer(path) as writer:
+    def _write_all(self, path: Path, reject_part: RejectPart) -> int:
+        with self._writer(path) as writer, reject_part:
             for scored in self._scored.receive():
-                self._write(writer, scored)
+                self._write(writer, reject_part, scored)
         return writer.num_rows
 
     def _writer(self, path: Path) -> output.PartWriter:
@@ -274,10 +334,30 @@ class Pipeline:
             dictionary_columns=settings.dictionary_columns,
         )
 
-    def _write(self, writer: output.PartWriter, scored: _Scored) -> None:
+    def _write(self, writer: output.PartWriter, reject_part: RejectPart, scored: _Scored) -> None:
+        if scored.rejected is not None:
+            reject_part.write(scored.rejected)
         fields = list(self._schema)[len(self._plan.columns) :]
         columns = output.prediction_columns(scored.predictions, self._signature, fields)
         writer.write([*scored.carried, *columns])
+
+
+def _screen(plan: Plan) -> Screen | None:
+    """None if the job expects nothing and rejects nothing: then no row is looked at."""
+    if not plan.rows.columns and not plan.rows.rejects:
+        return None
+    schema = plan.rows.reject_schema
+    return Screen(plan.rows, output.decode_schema(schema) if schema else None)
+
+
+def _without(
+    columns: Sequence[pa.Array], failures: dict[int, str], num_rows: int
+) -> list[pa.Array]:
+    """Carried columns without the rows that failed."""
+    import numpy as np
+
+    kept = output.from_numpy(np.delete(np.arange(num_rows), list(failures)))
+    return [column.take(kept) for column in columns]
 
 
 def _expected_shape(signature: Signature, num_rows: int) -> tuple[int, ...]:

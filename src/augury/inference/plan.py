@@ -21,7 +21,8 @@ import msgspec
 
 from augury import ids
 from augury.data.dataset import RowGroup
-from augury.data.manifest import FileRows, Part, Rows
+from augury.data.manifest import REJECTS, FileRows, Part, Rows
+from augury.data.policy import RejectedRow, RowPolicy
 from augury.errors import CorruptError
 from augury.jobs.spec import Mode
 from augury.models.signature import Signature
@@ -98,6 +99,11 @@ class ShardSpec:
         Keys sort as `seq` does up to 100,000 shards; the manifest's order holds for any number.
         """
         return f"part-{self.seq:05}.parquet"
+
+    @property
+    def reject_key(self) -> str:
+        """Key of its reject part; readers skip names with an underscore."""
+        return f"{REJECTS}{self.part_key}"
 
     def to_json(self) -> dict[str, Any]:
         """A plain document, complete in itself, as stored with the work item."""
@@ -235,6 +241,7 @@ class Plan:
         num_shards: how many `cut_shards` gave.
         rows_in: rows of all files.
         size_bytes: compressed bytes of the columns that will be read.
+        rows: what makes a row bad, and what becomes of it.
     """
 
     mode: Mode
@@ -247,6 +254,7 @@ class Plan:
     rows_in: int
     size_bytes: int
     pins: Pins
+    rows: RowPolicy = field(default_factory=RowPolicy)
 
     def to_json(self) -> str:
         """Canonical text: the same plan gives the same text everywhere."""
@@ -271,6 +279,7 @@ class Plan:
                 columns=tuple(document.pop("columns")),
                 prediction_columns=tuple(document.pop("prediction_columns")),
                 pins=msgspec.convert(document.pop("pins"), Pins),
+                rows=msgspec.convert(document.pop("rows"), RowPolicy),
                 **document,
             )
         except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
@@ -303,6 +312,8 @@ class ShardResult:
     Attributes:
         files: this shard's share of each of its files, in order.
         part: the object it wrote.
+        reject_part: the object that holds its rejected rows; None if there are none.
+        first_rejects: some of them, for messages.
         unknown_categories: as in the manifest.
         seconds: wall time.
     """
@@ -314,6 +325,8 @@ class ShardResult:
     rows_filtered: int
     files: tuple[FileRows, ...]
     part: Part | None
+    reject_part: Part | None = None
+    first_rejects: tuple[RejectedRow, ...] = ()
     unknown_categories: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     seconds: float = 0.0
 

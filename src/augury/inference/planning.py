@@ -8,13 +8,15 @@ such input, a damaged file, a replaced one, columns that do not fit the model.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from augury.data import output
-from augury.data.contract import check_all, needed_columns
+from augury.data.contract import check_all, needed_columns, original_fields
 from augury.data.dataset import Footer, discover, read_footer
+from augury.data.policy import ColumnPolicy, RowPolicy, allowed_rejects, may_reject
+from augury.data.screening import reject_fields
 from augury.errors import InvalidError
 from augury.inference.pins import make_pins
 from augury.inference.plan import (
@@ -77,13 +79,14 @@ def plan_run(
     check()
     names = needed_columns(model.signature, spec.columns)
     footers = _read_footers(infos, names, settings, check)
-    schema, prediction_names = _output_schema(spec, model, infos, footers)
+    schemas = _distinct(infos, footers)
+    rows_in = sum(footer.num_rows for footer in footers)
+    schema, prediction_names = _output_schema(spec, model, schemas)
     files = [
         FileGroups(uri=info.uri, tag=info.tag, row_groups=footer.row_groups)
         for info, footer in zip(infos, footers, strict=True)
     ]
     shards = cut_shards(files, spec.target_shard_bytes, spec.target_shard_rows)
-    rows_in = sum(footer.num_rows for footer in footers)
     size_bytes = sum(footer.size_bytes for footer in footers)
     plan = Plan(
         mode=_mode(spec, size_bytes, rows_in, len(files)),
@@ -100,6 +103,7 @@ def plan_run(
             verdict,
             WriterSettings(dictionary_columns=output.dictionary_columns(schema)),
         ),
+        rows=_row_policy(spec, names, schemas, rows_in),
     )
     return plan, shards
 
@@ -177,16 +181,39 @@ def _planned_model(model: ModelVersion | PlannedModel) -> PlannedModel:
 def _output_schema(
     spec: JobSpec,
     model: ModelVersion | PlannedModel,
-    infos: Sequence[ObjectInfo],
-    footers: Sequence[Footer],
+    schemas: Mapping[str, pa.Schema],
 ) -> tuple[pa.Schema, tuple[str, ...]]:
     import pyarrow as pa
 
     names = _prediction_names(model.signature, spec.prediction_columns)
     number = pa.float32() if model.flavor in _FLOAT32_FLAVORS else pa.float64()
-    carried = check_all(_distinct(infos, footers), model.signature, spec.columns, names)
+    policies = _policies(spec)
+    carried = check_all(schemas, model.signature, spec.columns, names, policies)
     predicted = output.prediction_fields(model.signature, names, number)
     return pa.schema([*carried, *predicted]), names
+
+
+def _policies(spec: JobSpec) -> tuple[ColumnPolicy, ...]:
+    return tuple(expected.policy(name) for name, expected in spec.expect.items())
+
+
+def _row_policy(
+    spec: JobSpec, names: Sequence[str], schemas: Mapping[str, pa.Schema], rows_in: int
+) -> RowPolicy:
+    """What the job says about rows; `names` are the columns that scoring reads."""
+    import pyarrow as pa
+
+    order = {name: number for number, name in enumerate(names)}
+    columns = tuple(sorted(_policies(spec), key=lambda column: order[column.name]))
+    if not may_reject(spec.on_bad_row, columns):
+        return RowPolicy(on_bad_row=spec.on_bad_row, columns=columns)
+    fields = [*reject_fields(), *original_fields(schemas, names)]
+    return RowPolicy(
+        on_bad_row=spec.on_bad_row,
+        columns=columns,
+        reject_schema=output.encode_schema(pa.schema(fields)),
+        max_rejected=allowed_rejects(rows_in, **spec.max_rejected.model_dump()),
+    )
 
 
 def _prediction_names(signature: Signature, names: PredictionColumns) -> tuple[str, ...]:

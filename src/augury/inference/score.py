@@ -1,4 +1,4 @@
-"""Scoring one shard: one part, whole or not at all.
+"""Scoring one shard: one part, and one of rejects if a row is rejected; whole or not at all.
 
 The part appears when its last byte is on disk and every input was still the planned one; before
 that there is a temporary file, which an error removes. Scoring a finished shard again writes the
@@ -9,7 +9,7 @@ without knowing does no harm.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from augury.errors import ConservationError
 from augury.inference.pins import check_pins
 from augury.inference.pipeline import Pipeline
 from augury.inference.plan import Plan, ShardResult, ShardSpec, total_rows
+from augury.inference.rejects import RejectPart
 from augury.storage.files import file_digest
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def score_shard(
     on_progress: Callable[[int], None],
     check: Callable[[], None],
 ) -> ShardResult:
-    """Scores a shard and publishes its part.
+    """Scores a shard and publishes its part, and its rejects before it.
 
     Idempotent: what it writes follows from plan and shard alone.
 
@@ -60,6 +61,8 @@ def score_shard(
         ConflictError: the plan's pins cannot be honoured here, or other content is in the place
             of the part.
         InvalidError: the model failed on the data.
+        BadRowError: a row breaks what the job expects, and may not be rejected.
+        RejectLimitError: more rows are bad than the run may reject.
         LimitError: no space left for the output, or no memory.
         UnavailableError: a store failed.
         ConservationError: rows were lost; a bug.
@@ -75,17 +78,24 @@ def score_shard(
         on_progress=on_progress,
         check=check,
     )
-    with _staged(output, shard.part_key) as path:
-        num_written = pipeline.run(path)
-        files = _accounted(files_of(shard), pipeline.rows_predicted, num_written)
-        part = _part(shard, path, num_written)
+    with ExitStack() as stages:
+        path = stages.enter_context(_staged(output, shard.part_key))
+        rejects = RejectPart(plan, lambda: stages.enter_context(_staged(output, shard.reject_key)))
+        num_written = pipeline.run(path, rejects)
+        files = _accounted(files_of(shard), pipeline, num_written, rejects.num_rows)
+        part = _part(shard, shard.part_key, path, num_written)
+        reject_part = _reject_part(shard, rejects)
         check()
-        output.put_file(shard.part_key, path)
+        if reject_part is not None and rejects.path is not None:
+            output.put_file(reject_part.key, rejects.path)
+        output.put_file(part.key, path)
     return ShardResult(
         seq=shard.seq,
         **_counts(files),
         files=files,
         part=part,
+        reject_part=reject_part,
+        first_rejects=tuple(pipeline.rejects.first),
         unknown_categories=pipeline.unknown_categories,
         seconds=clock.monotonic_s() - started,
     )
@@ -111,9 +121,9 @@ def _staged(output: ObjectStore, key: str) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _part(shard: ShardSpec, path: Path, num_rows: int) -> Part:
+def _part(shard: ShardSpec, key: str, path: Path, num_rows: int) -> Part:
     return Part(
-        key=shard.part_key,
+        key=key,
         size_bytes=path.stat().st_size,
         sha256=file_digest(path),
         num_rows=num_rows,
@@ -121,27 +131,44 @@ def _part(shard: ShardSpec, path: Path, num_rows: int) -> Part:
     )
 
 
+def _reject_part(shard: ShardSpec, rejects: RejectPart) -> Part | None:
+    if rejects.path is None:
+        return None
+    return _part(shard, shard.reject_key, rejects.path, rejects.num_rows)
+
+
 def _accounted(
-    files: Sequence[FileSlice], predicted: Sequence[int], num_written: int
+    files: Sequence[FileSlice], pipeline: Pipeline, num_written: int, num_set_aside: int
 ) -> tuple[FileRows, ...]:
     """The account of each file; counted where rows were predicted, not copied from the plan.
 
     Raises:
         ConservationError: a row is missing or too many.
     """
+    predicted, rejected = pipeline.rows_predicted, pipeline.rows_rejected
     accounts = tuple(
-        FileRows(uri=file.uri, tag=file.tag, rows_in=file.num_rows, rows_predicted=count)
-        for file, count in zip(files, predicted, strict=True)
+        FileRows(
+            uri=file.uri,
+            tag=file.tag,
+            rows_in=file.num_rows,
+            rows_predicted=num_predicted,
+            rows_rejected=num_rejected,
+        )
+        for file, num_predicted, num_rejected in zip(files, predicted, rejected, strict=True)
     )
     for account in accounts:
         if not account.rows.balanced:
             raise ConservationError(f"rows are missing: {account}", uri=account.uri)
-    if sum(predicted) != num_written:
-        raise ConservationError(
-            f"{sum(predicted)} rows were predicted, but {num_written} written",
-            expected=sum(predicted),
-            found=num_written,
-        )
+    for what, counted, written in (
+        ("predicted", sum(predicted), num_written),
+        ("rejected", sum(rejected), num_set_aside),
+    ):
+        if counted != written:
+            raise ConservationError(
+                f"{counted} rows were {what}, but {written} written",
+                expected=counted,
+                found=written,
+            )
     return accounts
 
 

@@ -25,6 +25,7 @@ from augury.jobs.lifecycle import (
     progress_event,
     transition,
 )
+from augury.jobs.rejected import Rejected, count_rejected
 from augury.jobs.runs import close_canceled
 from augury.jobs.spec import Mode
 from augury.jobs.states import CANCELABLE, RunState, WorkState
@@ -182,6 +183,7 @@ def finish_shard(
     result: Mapping[str, Any],
     *,
     rows_done: int,
+    rejected: Rejected | None = None,
 ) -> Finished:
     """Records a shard's result, counts it, tells of progress and lets the next shards in.
 
@@ -191,6 +193,7 @@ def finish_shard(
         item: the shard.
         result: as a plain document.
         rows_done: rows of the shard.
+        rejected: how many of them it rejected; more than the run may reject fail the run.
 
     Raises:
         LostLeaseError: the item is not the caller's any more; nothing was recorded.
@@ -200,6 +203,8 @@ def finish_shard(
     done = {"now": clock.utc_now(), "its_result": result, "rows": rows_done}
     if connection.execute(statements.SHARD_DONE, {**fence(item), **done}).rowcount != 1:
         raise lost(item)
+    if rejected is not None and not count_rejected(database, connection, changed, run, rejected):
+        return Finished(is_last=False, shards_total=0, is_news=True, host=run.host, opened={})
     is_last = changed.shards_done == run.shards_total
     frees = is_last and run.mode in HELD_MODES
     if frees:
@@ -260,61 +265,6 @@ def _count_rows(
         )
         emit(database, connection, [progress_event(changed, percent) for percent in passed])
     return changed, bool(passed)
-
-
-# --- committed ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Commitment:
-    """A run's complete result, about to become irrevocable.
-
-    Attributes:
-        manifest: exactly the text that will lie beside the parts.
-        digest: SHA-256 of it.
-    """
-
-    manifest: str
-    digest: str
-    rows_predicted: int
-    rows_rejected: int
-    rows_filtered: int
-
-
-def commit(connection: sa.Connection, run_id: str, commitment: Commitment) -> bool:
-    """Decides the commit, once: afterwards the run cannot be canceled and cannot fail.
-
-    Returns:
-        False if the run does not go on (it was canceled, say), has shards that are not in, or is
-        committed already.
-    """
-    changed = connection.execute(
-        sa.update(runs)
-        .where(
-            runs.c.id == run_id,
-            runs.c.state == RunState.IN_PROGRESS,
-            runs.c.time_committed.is_(None),
-            runs.c.shards_total > 0,
-            runs.c.shards_done == runs.c.shards_total,
-        )
-        .values(
-            manifest=commitment.manifest,
-            manifest_digest=commitment.digest,
-            time_committed=clock.utc_now(),
-            rows_predicted=commitment.rows_predicted,
-            rows_rejected=commitment.rows_rejected,
-            rows_filtered=commitment.rows_filtered,
-        )
-    )
-    return changed.rowcount == 1
-
-
-def results(connection: sa.Connection, run_id: str) -> list[Mapping[str, Any]]:
-    """The results of a run's finished shards, in order."""
-    select = sa.select(work.c.result).where(
-        work.c.run_id == run_id, work.c.kind == SHARD, work.c.state == WorkState.DONE
-    )
-    return list(connection.scalars(select.order_by(work.c.seq)))
 
 
 # --- not done -------------------------------------------------------------------------------------

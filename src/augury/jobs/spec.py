@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from augury.data.policy import ColumnPolicy, OnBadRow, UnknownCategory
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*\Z", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -72,6 +74,56 @@ class PredictionColumns(_Spec):
     probabilities: str = "probabilities"
 
 
+class Expectation(_Spec):
+    """What a job expects of one input column of its model; a row that breaks it is bad.
+
+    Attributes:
+        nullable: false: neither null nor NaN.
+        finite: true: neither NaN nor infinite.
+        range: `[low, high]`, both allowed; null leaves a side open. Missing values are not judged.
+        unknown_category: of a value that is not among the model's categories: `missing` scores it
+            as missing, `reject` and `fail` do so whatever `on_bad_row` says.
+    """
+
+    nullable: bool = True
+    finite: bool = False
+    range: tuple[int | float | None, int | float | None] | None = None
+    unknown_category: UnknownCategory = UnknownCategory.MISSING
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        low, high = self.range or (None, None)
+        if self.range is not None and low is None and high is None:
+            raise ValueError("expected a bound in `range`, found [null, null]")
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"expected `range` as [low, high], found [{low}, {high}]")
+        return self
+
+    def policy(self, name: str) -> ColumnPolicy:
+        """As the plan pins it."""
+        low, high = self.range or (None, None)
+        return ColumnPolicy(
+            name=name,
+            nullable=self.nullable,
+            finite=self.finite,
+            low=low,
+            high=high,
+            unknown_category=self.unknown_category,
+        )
+
+
+class MaxRejected(_Spec):
+    """How many rows a run may reject: it fails as soon as it is over one of the bounds.
+
+    Attributes:
+        share: of all rows, 0 to 1.
+        count: rows; None: any number.
+    """
+
+    share: float = Field(default=0.5, ge=0, le=1)
+    count: int | None = Field(default=None, ge=0)
+
+
 class RunOverrides(_Spec):
     """What one run may change of its job's spec; None leaves the job's value."""
 
@@ -82,6 +134,9 @@ class RunOverrides(_Spec):
     columns: tuple[str, ...] | None = None
     max_concurrency: int | None = Field(default=None, ge=1)
     maximum_runtime_s: float | None = Field(default=None, gt=0)
+    on_bad_row: OnBadRow | None = None
+    expect: dict[str, Expectation] | None = None
+    max_rejected: MaxRejected | None = None
     environment: dict[str, str] | None = None
     display_name: str | None = Field(default=None, max_length=255)
 
@@ -94,6 +149,9 @@ class JobSpec(_Spec):
         input: what to score when neither the run nor the event says; may be empty.
         output: URI prefix; a run writes below `{output}/{run_id}/`.
         columns: input columns carried into the output, in this order.
+        on_bad_row: `fail` the run at a bad row, or `reject` such rows (docs/rejects.md).
+        expect: what makes a row bad, by input column.
+        max_rejected: more rejected rows than this fail the run.
         max_concurrency: most shards of one run in the hands of workers at once.
         maximum_runtime_s: seconds from the first worker's start to forced failure.
         target_shard_bytes: compressed bytes a shard should hold, about.
@@ -107,6 +165,9 @@ class JobSpec(_Spec):
     mode: Mode = Mode.AUTO
     columns: tuple[str, ...] = ()
     prediction_columns: PredictionColumns = PredictionColumns()
+    on_bad_row: OnBadRow = OnBadRow.FAIL
+    expect: dict[str, Expectation] = Field(default_factory=dict)
+    max_rejected: MaxRejected = MaxRejected()
     shape: Shape = Shape()
     max_concurrency: int = Field(default=16, ge=1)
     maximum_runtime_s: float = Field(default=86_400.0, gt=0)

@@ -130,6 +130,12 @@ def test_rejected_and_filtered_rows_count() -> None:
     )
     part = Part(key="p", size_bytes=1, sha256="", num_rows=1, shard=2)
     counts = {"rows_predicted": 1, "rows_rejected": 1, "rows_filtered": 1}
-    last = result(2, ("c", "3", 3), files=(share,), part=part, **counts)
+    reject_part = Part(key="r", size_bytes=1, sha256="9", num_rows=1, shard=2)
+    last = result(2, ("c", "3", 3), files=(share,), part=part, reject_part=reject_part, **counts)
     manifest = built([*RESULTS[:2], last])
     assert manifest.rows.rows_rejected == manifest.rows.rows_filtered == 1
+    assert manifest.reject_parts == (reject_part,)
+    without = replace(manifest, reject_parts=())
+    assert without.content_digest != manifest.content_digest
+    with pytest.raises(ConservationError, match="7 predicted and 0 rejected"):
+        built([*RESULTS[:2], replace(last, reject_part=None)])

@@ -86,12 +86,15 @@ def _law(output: Output) -> Iterator[Finding]:
         if not file.rows.balanced:
             yield Finding(f"{output.subject}, input {file.uri}", *_unbalanced(file.rows))
     total = sum((file.rows for file in manifest.files), Rows())
-    written = sum(part.num_rows for part in manifest.parts)
+    written = {
+        "rows_predicted": sum(part.num_rows for part in manifest.parts),
+        "rows_rejected": sum(part.num_rows for part in manifest.reject_parts),
+    }
     ledger = {name: getattr(output.row, name) for name in _COUNTS}
     for what, expected, found in (
         ("sum of its files", asdict(manifest.rows), asdict(total)),
         ("ledger", asdict(manifest.rows), ledger),
-        ("parts", {"rows_predicted": manifest.rows.rows_predicted}, {"rows_predicted": written}),
+        ("parts", {name: getattr(manifest.rows, name) for name in written}, written),
     ):
         wanted, differs = differences(expected, found)
         if differs:
@@ -128,8 +131,8 @@ def _shard_rows(output: Output) -> Iterator[Finding]:
     for shard in output.shards:
         result = shard.result or {}
         reported.update({name: result.get(name, 0) for name in _COUNTS})
-        if result.get("part"):
-            parts[result["part"]["key"]] = result["part"]["sha256"]
+        for part in filter(None, (result.get("part"), result.get("reject_part"))):
+            parts[part["key"]] = part["sha256"]
     expected, found = differences(asdict(output.manifest.rows), reported)
     if found:
         yield Finding(output.subject, f"shards that report {expected}", found)

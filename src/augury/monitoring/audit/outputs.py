@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from augury.data.manifest import MANIFEST_KEY, Manifest, Part
+from augury.data.manifest import MANIFEST_KEY, REJECTS, Manifest, Part
 from augury.errors import AuguryError, CorruptError, NotFoundError
 from augury.storage.database import Database
 from augury.storage.objects import ObjectInfo, ObjectStore, locate, open_store
@@ -82,8 +82,9 @@ class Output:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """What the manifest names."""
-        return self.manifest.parts if self.manifest else ()
+        """What the manifest names, reject parts last."""
+        manifest = self.manifest
+        return (*manifest.parts, *manifest.reject_parts) if manifest else ()
 
     @cached_property
     def objects(self) -> Mapping[str, ObjectInfo]:
@@ -120,7 +121,7 @@ class Output:
 
     @property
     def strays(self) -> list[str]:
-        """Keys that readers would take for data and that no manifest names."""
+        """Keys that somebody would take for data, or for rejects, and that no manifest names."""
         named = {part.key for part in self.parts}
         return [key for key in self.objects if not _reserved(key) and key not in named]
 
@@ -163,8 +164,12 @@ class Output:
 
 
 def _reserved(key: str) -> bool:
-    """True for names that readers skip: those with an underscore or a dot before them."""
-    return any(name.startswith((_READER_RESERVED, ".")) for name in key.split("/"))
+    """True for names that readers skip: those with an underscore or a dot before them.
+
+    Readers skip rejects too, but whoever looks for them lists their folder.
+    """
+    names = key.removeprefix(REJECTS).split("/")
+    return any(name.startswith((_READER_RESERVED, ".")) for name in names)
 
 
 def load_run(database: Database, run_id: str) -> sa.Row[Any] | None:

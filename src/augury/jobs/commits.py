@@ -1,0 +1,66 @@
+"""The commit of a run: one conditional UPDATE, after which the result is the run's for good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from augury import clock
+from augury.jobs.states import RunState, WorkState
+from augury.jobs.work import SHARD
+from augury.storage.tables import runs, work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commitment:
+    """A run's complete result, about to become irrevocable.
+
+    Attributes:
+        manifest: exactly the text that will lie beside the parts.
+        digest: SHA-256 of it.
+    """
+
+    manifest: str
+    digest: str
+    rows_predicted: int
+    rows_rejected: int
+    rows_filtered: int
+
+
+def commit(connection: sa.Connection, run_id: str, commitment: Commitment) -> bool:
+    """Decides the commit, once: afterwards the run cannot be canceled and cannot fail.
+
+    Returns:
+        False if the run does not go on (it was canceled, say), has shards that are not in, or is
+        committed already.
+    """
+    changed = connection.execute(
+        sa.update(runs)
+        .where(
+            runs.c.id == run_id,
+            runs.c.state == RunState.IN_PROGRESS,
+            runs.c.time_committed.is_(None),
+            runs.c.shards_total > 0,
+            runs.c.shards_done == runs.c.shards_total,
+        )
+        .values(
+            manifest=commitment.manifest,
+            manifest_digest=commitment.digest,
+            time_committed=clock.utc_now(),
+            rows_predicted=commitment.rows_predicted,
+            rows_rejected=commitment.rows_rejected,
+            rows_filtered=commitment.rows_filtered,
+        )
+    )
+    return changed.rowcount == 1
+
+
+def results(connection: sa.Connection, run_id: str) -> list[Mapping[str, Any]]:
+    """The results of a run's finished shards, in order."""
+    select = sa.select(work.c.result).where(
+        work.c.run_id == run_id, work.c.kind == SHARD, work.c.state == WorkState.DONE
+    )
+    return list(connection.scalars(select.order_by(work.c.seq)))
