@@ -62,10 +62,9 @@ class World:
         name: str,
         pattern: Mapping[str, Any],
         actions: Sequence[Mapping[str, Any]] = ({"start_run": {"job": "score"}},),
-        *,
-        enabled: bool = True,
+        **fields: Any,
     ) -> str:
-        spec = RuleSpec(pattern=dict(pattern), actions=[dict(a) for a in actions], enabled=enabled)
+        spec = RuleSpec(pattern=dict(pattern), actions=[dict(a) for a in actions], **fields)
         resource, _ = self.database.transact(lambda c: apply_rule(self.database, c, name, spec))
         rule_id: str = resource.id
         return rule_id

@@ -15,35 +15,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic import ValidationError
 
-from augury import clock, ids
-from augury.actions.effect import EffectRequest
-from augury.actions.effects import effect_row
-from augury.actions.start_run import RunRequest
+from augury import clock
 from augury.events.catalog import OWN_SOURCE
-from augury.jobs.runs import RunDraft, accept_runs, run_key
-from augury.jobs.spec import JobSpec, Mode
-from augury.jobs.states import OutcomeState
-from augury.resources import store
-from augury.resources.store import Kind, Resource
 from augury.routing.arrivals import Arrival
 from augury.routing.dead_letters import buried
-from augury.routing.decisions import Decision, Intent
+from augury.routing.decisions import Decision
+from augury.routing.outcomes import Duplicate, write_outcomes
 from augury.rules.ruleset import active_version
 from augury.storage.database import Database
-from augury.storage.tables import effects, event_keys, events, object_claims, outbox, outcomes
+from augury.storage.tables import event_keys, events, outbox
 
-LIVE_EPOCH = "0"
 DUPLICATE = "duplicate"
 DUPLICATE_DIFFERS = "duplicate, payload differs"
-SAME_OBJECT = "same object"
-SAME_OCCURRENCE = "same occurrence"
 
 
 class RulesetMovedError(Exception):
@@ -68,34 +57,6 @@ class Routed:
     num_outcomes: int
     started: Counter[str]
     reused: tuple[Arrival, ...]
-
-
-@dataclass(kw_only=True, slots=True)
-class _Outcome:
-    """An outcome while it is being decided; `state` None: nothing speaks against it so far."""
-
-    intent: Intent
-    position: int
-    outcome_id: str = field(default_factory=lambda: ids.new_id("out"))
-    state: OutcomeState | None = None
-    reason: str | None = None
-    run_id: str | None = None
-    job: Resource | None = None
-    spec: JobSpec | None = None
-
-    def settle(self, state: OutcomeState, reason: str | None) -> None:
-        self.state = state
-        self.reason = reason
-
-    @property
-    def claim(self) -> tuple[str, str, str, str]:
-        """Key in `object_claims`."""
-        return (self.intent.rule_id, self.intent.action, LIVE_EPOCH, self.intent.occurrence.value)
-
-    @property
-    def run_key(self) -> str:
-        intent = self.intent
-        return run_key(intent.rule_id, intent.action, LIVE_EPOCH, intent.occurrence.text)
 
 
 def commit_batch(
@@ -123,11 +84,11 @@ def commit_batch(
     known = [decision.arrival for decision in decisions if decision.arrival.entry not in positions]
     duplicates = write.keys([decision.arrival for decision in fresh], positions)
     decided = [
-        _Outcome(intent=intent, position=positions[decision.arrival.entry])
+        (positions[decision.arrival.entry], intent)
         for decision in fresh
         for intent in decision.intents
     ]
-    started = write.outcomes(decided, duplicates)
+    started = write_outcomes(database, connection, decided, duplicates=duplicates)
     write.outbox_deletions([decision.arrival for decision in fresh])
     return Routed(
         num_accepted=len(fresh),
@@ -167,8 +128,8 @@ class _Write:
 
     def keys(
         self, arrivals: Sequence[Arrival], positions: dict[tuple[str, str], int]
-    ) -> dict[int, str]:
-        """Remembers (source, id); gives the reason of each duplicate, by position."""
+    ) -> dict[int, Duplicate]:
+        """Remembers (source, id); gives each duplicate, by position."""
         first: dict[tuple[str, str], Arrival] = {}
         for arrival in arrivals:
             first.setdefault(arrival.key, arrival)
@@ -194,19 +155,20 @@ class _Write:
 
     def _mark_duplicates(
         self, arrivals: Sequence[Arrival], positions: dict[tuple[str, str], int]
-    ) -> dict[int, str]:
+    ) -> dict[int, Duplicate]:
         originals = self._originals({arrival.key for arrival in arrivals})
-        reasons: dict[int, str] = {}
+        duplicates: dict[int, Duplicate] = {}
         marks = []
         for arrival in arrivals:
             original, content_digest = originals[arrival.key]
             position = positions[arrival.entry]
             same = content_digest == arrival.content_digest
-            reasons[position] = DUPLICATE if same else DUPLICATE_DIFFERS
+            reason = DUPLICATE if same else DUPLICATE_DIFFERS
+            duplicates[position] = Duplicate(original=original, reason=reason)
             marks.append({"at": position, "of": original})
         statement = sa.update(events).where(events.c.position == sa.bindparam("at"))
         self._connection.execute(statement.values(duplicate_of=sa.bindparam("of")), marks)
-        return reasons
+        return duplicates
 
     def _originals(
         self, keys: Collection[tuple[str, str]]
@@ -220,81 +182,6 @@ class _Write:
             )
             found |= {(source, row.event_id): (row.position, row.content_digest) for row in rows}
         return found
-
-    def outcomes(self, decided: Sequence[_Outcome], duplicates: dict[int, str]) -> Counter[str]:
-        """Settles and writes every outcome; gives the runs that were accepted, per queue."""
-        if not decided:
-            return Counter()
-        for outcome in decided:
-            if outcome.position in duplicates:
-                outcome.settle(OutcomeState.SUPPRESSED, duplicates[outcome.position])
-            elif outcome.intent.fault is not None:
-                outcome.settle(OutcomeState.DEAD, outcome.intent.fault)
-        self._find_jobs(_runs(_open(decided)))
-        self._claim_objects(_open(decided))
-        started = self._accept_runs(_runs(_open(decided)))
-        owed = _open(decided)
-        for outcome in owed:
-            outcome.settle(OutcomeState.QUEUED, None)
-        ordered = sorted(decided, key=lambda o: (o.position, o.intent.rule_id, o.intent.action))
-        rows = [_outcome_row(outcome, self._now) for outcome in ordered]
-        self._connection.execute(sa.insert(outcomes), rows)
-        self._queue_effects(owed)
-        return started
-
-    def _find_jobs(self, candidates: Sequence[_Outcome]) -> None:
-        jobs: dict[str, Resource | None] = {}
-        for outcome in candidates:
-            request = _run_request(outcome)
-            name = request.job_name
-            if name not in jobs:
-                jobs[name] = store.find(self._connection, Kind.JOB, name)
-            job = jobs[name]
-            if job is None:
-                outcome.settle(OutcomeState.DEAD, f"no job named {name!r}")
-                continue
-            try:
-                spec = JobSpec.model_validate(job.spec).overridden(request.overrides)
-            except ValidationError as error:
-                outcome.settle(OutcomeState.DEAD, f"job {name!r} with these overrides: {error}")
-                continue
-            outcome.job, outcome.spec = job, spec
-
-    def _claim_objects(self, candidates: Sequence[_Outcome]) -> None:
-        first: dict[tuple[str, str, str, str], _Outcome] = {}
-        for outcome in candidates:
-            if outcome.intent.occurrence.kind != "object":
-                continue
-            if first.setdefault(outcome.claim, outcome) is not outcome:
-                outcome.settle(OutcomeState.SUPPRESSED, SAME_OBJECT)
-        columns = object_claims.primary_key.columns
-        rows = [
-            {**dict(zip(columns.keys(), claim, strict=True)), "outcome_id": outcome.outcome_id}
-            for claim, outcome in sorted(first.items(), key=lambda item: item[0])
-        ]
-        won = self._database.insert_new(self._connection, object_claims, rows, *columns)
-        for claim in first.keys() - {tuple(row) for row in won}:
-            first[claim].settle(OutcomeState.SUPPRESSED, SAME_OBJECT)
-
-    def _accept_runs(self, candidates: Sequence[_Outcome]) -> Counter[str]:
-        drafts = sorted((_draft(outcome) for outcome in candidates), key=lambda d: d.run_key)
-        run_ids = accept_runs(self._database, self._connection, drafts) if drafts else {}
-        started: Counter[str] = Counter()
-        for outcome in candidates:
-            outcome.run_id = run_ids.get(outcome.run_key)
-            if outcome.run_id is None:
-                # the key outlived the memory of (source, id): it is the same event nevertheless
-                outcome.settle(OutcomeState.SUPPRESSED, SAME_OCCURRENCE)
-            else:
-                outcome.settle(OutcomeState.STARTED, None)
-                started[_queue(outcome.spec)] += 1
-        return started
-
-    def _queue_effects(self, owed: Sequence[_Outcome]) -> None:
-        rows = [_effect_row(outcome, self._now) for outcome in owed]
-        if rows:
-            ordered = sorted(rows, key=lambda row: row["id"])
-            self._connection.execute(sa.insert(effects), ordered)
 
     def outbox_deletions(self, arrivals: Iterable[Arrival]) -> None:
         """Takes events of ours out of the outbox: the ledger holds them now."""
@@ -322,44 +209,11 @@ class _Write:
         return [a for a in known if digests.get(a.entry, a.content_digest) != a.content_digest]
 
 
-def _open(decided: Sequence[_Outcome]) -> list[_Outcome]:
-    return [outcome for outcome in decided if outcome.state is None]
-
-
-def _runs(decided: Sequence[_Outcome]) -> list[_Outcome]:
-    """Those whose action starts a run."""
-    return [outcome for outcome in decided if isinstance(outcome.intent.request, RunRequest)]
-
-
-def _run_request(outcome: _Outcome) -> RunRequest:
-    assert isinstance(outcome.intent.request, RunRequest)  # see `_runs`
-    return outcome.intent.request
-
-
 def _by_source(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     grouped: dict[str, list[str]] = {}
     for source, event_id in keys:
         grouped.setdefault(source, []).append(event_id)
     return grouped
-
-
-def _queue(spec: JobSpec | None) -> str:
-    """Where the run's first item of work waits (see jobs.runs)."""
-    assert spec is not None  # a run was accepted from it
-    return Mode.MINI_BATCH if spec.mode is Mode.AUTO else spec.mode
-
-
-def _draft(outcome: _Outcome) -> RunDraft:
-    assert outcome.job is not None and outcome.spec is not None  # found before
-    return RunDraft(
-        run_key=outcome.run_key,
-        job=outcome.job,
-        spec=outcome.spec,
-        inputs=outcome.spec.input,
-        position=outcome.position,
-        outcome_id=outcome.outcome_id,
-        display_name=_run_request(outcome).overrides.display_name,
-    )
 
 
 def _event_row(decision: Decision, ruleset_version: int) -> dict[str, Any]:
@@ -376,36 +230,4 @@ def _event_row(decision: Decision, ruleset_version: int) -> dict[str, Any]:
         "ruleset_version": ruleset_version,
         "matched": list(decision.matched),
         "accepted_at": arrival.accepted_at,
-    }
-
-
-def _effect_row(outcome: _Outcome, now: datetime) -> dict[str, Any]:
-    intent = outcome.intent
-    assert isinstance(intent.request, EffectRequest)  # whatever else was open is settled
-    return effect_row(
-        intent.request,
-        outcome_id=outcome.outcome_id,
-        position=outcome.position,
-        rule_id=intent.rule_id,
-        rule_version=intent.rule_version,
-        action=intent.action,
-        now=now,
-    )
-
-
-def _outcome_row(outcome: _Outcome, now: datetime) -> dict[str, Any]:
-    intent = outcome.intent
-    return {
-        "id": outcome.outcome_id,
-        "position": outcome.position,
-        "rule_id": intent.rule_id,
-        "rule_version": intent.rule_version,
-        "action": intent.action,
-        "epoch": LIVE_EPOCH,
-        "state": outcome.state,
-        "reason": None if outcome.reason is None else outcome.reason.replace("\x00", "\\x00"),
-        "occurrence": intent.occurrence.text,
-        "run_id": outcome.run_id,
-        "created_at": now,
-        "updated_at": now,
     }

@@ -17,7 +17,7 @@ from augury.errors import AuguryError, InvalidError
 from augury.routing.arrivals import Arrival
 from augury.rules.ruleset import Ruleset, RuleVersion
 
-_UNREADABLE_ACTION = "invalid"
+UNREADABLE_ACTION = "invalid"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +28,7 @@ class Intent:
         occurrence: what the event is about, once for all actions.
         request: a run to start, or an effect to deliver later; None if `fault` says why there is
             nothing to do.
+        shadow: nothing is done; the outcome says what would have been.
     """
 
     arrival: Arrival
@@ -37,6 +38,7 @@ class Intent:
     occurrence: Occurrence
     request: Request | None = None
     fault: str | None = None
+    shadow: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,11 +76,6 @@ class ActiveRules:
         return Decision(arrival=arrival, matched=matched, intents=intents)
 
     def _intents(self, arrival: Arrival, rule: RuleVersion, about: Occurrence) -> list[Intent]:
-        actions = self._actions[rule.rule_id]
-        if isinstance(actions, InvalidError):
-            found: list[tuple[str, Request | str]] = [(_UNREADABLE_ACTION, str(actions))]
-        else:
-            found = [(action.name, _request(action, arrival.document)) for action in actions]
         return [
             Intent(
                 arrival=arrival,
@@ -88,9 +85,17 @@ class ActiveRules:
                 occurrence=about,
                 request=None if isinstance(request, str) else request,
                 fault=request if isinstance(request, str) else None,
+                shadow=rule.spec.shadow,
             )
-            for name, request in found
+            for name, request in self._requests(arrival, rule)
         ]
+
+    def _requests(self, arrival: Arrival, rule: RuleVersion) -> list[tuple[str, Request | str]]:
+        """What each action asks for, or why it cannot."""
+        actions = self._actions[rule.rule_id]
+        if isinstance(actions, InvalidError):
+            return [(UNREADABLE_ACTION, str(actions))]
+        return [(action.name, _request(action, arrival.document)) for action in actions]
 
 
 def _actions(rule: RuleVersion) -> tuple[ActionSpec, ...] | InvalidError:

@@ -23,6 +23,7 @@ class RuleSpec(BaseModel):
         enabled: False: the rule is kept, and matches nothing.
         dialect: how the pattern is read.
         description: for people.
+        shadow: True: nothing is done; outcomes say what would have been.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,3 +33,4 @@ class RuleSpec(BaseModel):
     enabled: bool = True
     dialect: Dialect = "augury"
     description: str | None = None
+    shadow: bool = False

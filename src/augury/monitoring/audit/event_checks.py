@@ -13,7 +13,15 @@ from augury.jobs.states import OutcomeState
 from augury.monitoring.audit.check import Check, Finding, differences, shown
 from augury.monitoring.audit.event_pages import LIVE_EPOCH, AuditedEvent, EventPage
 
-_NEEDS_REASON = frozenset({OutcomeState.SUPPRESSED, OutcomeState.DEAD, OutcomeState.DISCARDED})
+_NEEDS_REASON = frozenset(
+    {
+        OutcomeState.SUPPRESSED,
+        OutcomeState.DROPPED,
+        OutcomeState.SHADOW,
+        OutcomeState.DEAD,
+        OutcomeState.DISCARDED,
+    }
+)
 _DUPLICATE = "duplicate"
 _DUPLICATE_DIFFERS = "duplicate, payload differs"
 _STATES = frozenset(OutcomeState)
