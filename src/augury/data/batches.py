@@ -200,7 +200,7 @@ _Values = tuple["NDArray[Any]", "NDArray[np.bool_] | None"]
 def _values(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> _Values:
     """A column as numbers of its own type, and where it is missing (None: nowhere)."""
     if feature.encoding is Encoding.CATEGORY:
-        return plain(_codes(column, feature, unknown))
+        return _codes(column, feature, unknown)
     return plain(numeric(column))
 
 
@@ -253,12 +253,29 @@ def mask(booleans: pa.BooleanArray) -> NDArray[np.bool_]:
     return np.from_dlpack(booleans.cast(pa.uint8())).view(np.bool_)
 
 
-def _codes(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> pa.Array:
-    """Indices among the categories, null where the value is null or unknown."""
+def _codes(column: pa.Array, feature: Feature, unknown: UnknownCounter) -> _Values:
+    """Indices among the categories; unknown values are missing, or another index, as it says."""
     codes, lost = encoded(column, feature)
-    if lost is not None:
-        unknown.count(feature.name, without_views(column).filter(lost))
-    return codes
+    values, missing = plain(codes)
+    if lost is None:
+        return values, missing
+    unknown.count(feature.name, without_views(column).filter(lost))
+    if feature.unknown == "missing":
+        return values, missing
+    return _with_others(column, feature, values, mask(lost))
+
+
+def _with_others(
+    column: pa.Array, feature: Feature, codes: NDArray[Any], lost: NDArray[np.bool_]
+) -> _Values:
+    """Unknown values become the number of categories; nulls, in a dictionary too, are missing."""
+    import numpy as np
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    missing = mask(column.is_null())
+    return np.where(lost & ~missing, len(feature.categories), codes), missing
 
 
 def without_views(column: pa.Array) -> pa.Array:

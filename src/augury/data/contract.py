@@ -5,7 +5,7 @@ What a column may be, for each kind of feature of the signature:
 | feature | column | becomes |
 |---|---|---|
 | number, bool | integer, floating point, bool, decimal | its value in the signature's precision |
-| string with categories | string, dictionary of strings | index of the category; unknown: missing |
+| string with categories | string, dictionary of strings | index of the category; others as said |
 | integer with categories | integer, dictionary of integers | the same |
 | any | null (a column without a single value) | missing |
 
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from augury.data.policy import ColumnPolicy, UnknownCategory
 from augury.errors import ContractError, Fault
-from augury.models.signature import InputColumn, Signature
+from augury.models.signature import InputColumn, Signature, Unknown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,6 +52,7 @@ class Feature:
     name: str
     encoding: Encoding
     categories: tuple[str, ...] | tuple[int, ...] = ()
+    unknown: Unknown = "missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +260,12 @@ def _unfit(column: InputColumn, expected: str, found: pa.DataType) -> Fault:
 def _feature(column: InputColumn) -> Feature:
     if column.categories is None:
         return Feature(name=column.name, encoding=Encoding.NUMBER)
-    return Feature(name=column.name, encoding=Encoding.CATEGORY, categories=column.categories)
+    return Feature(
+        name=column.name,
+        encoding=Encoding.CATEGORY,
+        categories=column.categories,
+        unknown=column.unknown,
+    )
 
 
 # --- carried columns ------------------------------------------------------------------------------

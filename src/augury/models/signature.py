@@ -10,7 +10,7 @@ How a column becomes a matrix column (`data/batches.py` does it):
 |---|---|
 | number | its value in `Signature.dtype` |
 | bool | 0 or 1 |
-| string or integer with `categories` | its index in `categories`; a value not among them: NaN |
+| string or integer with `categories` | its index in `categories`; another value: see `unknown` |
 | null | NaN |
 """
 
@@ -24,9 +24,12 @@ from typing import Any, Literal, Self, cast, get_args
 from augury.errors import Fault, InvalidError
 
 Dtype = Literal["float32", "float64"]
+Unknown = Literal["missing", "other"]
 Class = str | int | bool | float
 
 _DTYPES: tuple[str, ...] = get_args(Dtype)
+_UNKNOWN: tuple[str, ...] = get_args(Unknown)
+_COLUMN_FIELDS = ("name", "type", "categories", "unknown")
 INTEGER_TYPES = frozenset(
     {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
 )
@@ -68,17 +71,22 @@ class InputColumn:
         type: Arrow type name, one of `TYPES`; what the model was trained on. Data may be narrower.
         categories: the known values, in the order of their codes (strings for a string column,
             integers for an integer column); None for a plain number or bool.
+        unknown: what a value becomes that is not among the categories: `missing` (NaN), or `other`
+            (the number of categories), for models that tell the two apart.
     """
 
     name: str
     type: str
     categories: tuple[str, ...] | tuple[int, ...] | None = None
+    unknown: Unknown = "missing"
 
     def to_json(self) -> dict[str, Any]:
         """A plain document; `categories` only where there are some."""
         document: dict[str, Any] = {"name": self.name, "type": self.type}
         if self.categories is not None:
             document["categories"] = list(self.categories)
+        if self.unknown != "missing":
+            document["unknown"] = self.unknown
         return document
 
     @classmethod
@@ -89,6 +97,7 @@ class InputColumn:
             name=document["name"],
             type=type_name(document["type"]),
             categories=None if categories is None else tuple(categories),
+            unknown=document.get("unknown", "missing"),
         )
 
 
@@ -196,10 +205,11 @@ def _column_faults(path: str, column: Any) -> Iterator[Fault]:
     if not isinstance(column, Mapping):
         yield _expected(path, "a mapping with name and type", column)
         return
-    for unknown in sorted(map(str, set(column) - {"name", "type", "categories"})):
-        yield Fault(
-            path=f"{path}.{unknown}", message="unknown field; known: name, type, categories"
-        )
+    for unknown in sorted(map(str, set(column) - set(_COLUMN_FIELDS))):
+        known = ", ".join(_COLUMN_FIELDS)
+        yield Fault(path=f"{path}.{unknown}", message=f"unknown field; known: {known}")
+    if column.get("unknown", "missing") not in _UNKNOWN:
+        yield _expected(f"{path}.unknown", " or ".join(_UNKNOWN), column["unknown"])
     for field in ("name", "type"):
         if not isinstance(column.get(field), str):
             yield _expected(f"{path}.{field}", "a string", column.get(field))

@@ -116,6 +116,25 @@ def test_text_becomes_codes_and_what_is_unknown_is_counted(
 
 
 @pytest.mark.parametrize(
+    "kind", [pa.string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_unknown_categories_may_be_others_beside_missing_ones(kind: pa.DataType) -> None:
+    column = pa.array(["ü", "never", None, "a", "x"]).cast(kind)
+    inputs = [InputColumn(name="s", type="string", categories=CATEGORIES, unknown="other")]
+    matrix, unknown = converted(pa.table({"s": column}), inputs, "float64")
+    assert np.array_equal(matrix[:, 0], [2, 3, np.nan, 0, 3], equal_nan=True)
+    assert unknown == {"s": {"never": 1, "x": 1}}
+
+
+def test_a_null_within_a_dictionary_is_no_other_category() -> None:
+    codes = pa.array([0, 1, 2, None], pa.int8())
+    column = pa.DictionaryArray.from_arrays(codes, pa.array(["a", None, "never"]))
+    inputs = [InputColumn(name="s", type="string", categories=CATEGORIES, unknown="other")]
+    matrix, _ = converted(pa.table({"s": column}), inputs, "float64")
+    assert np.array_equal(matrix[:, 0], [0, np.nan, 3, np.nan], equal_nan=True)
+
+
+@pytest.mark.parametrize(
     "kind", [pa.int8(), pa.int64(), pa.uint64(), pa.dictionary(pa.int8(), pa.int64())]
 )
 def test_integer_categories(kind: pa.DataType) -> None:

@@ -15,7 +15,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 from augury.errors import ContractError, CorruptError, InvalidError
@@ -116,15 +116,83 @@ def test_two_outputs_are_refused(tmp_path: Path) -> None:
         FLAVOR.infer(path)
 
 
-def test_text_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def _mixed(encoder: Any, final: Any) -> Any:
+    frame = _frame().assign(word=np.where(TARGET > 0, "late", "early"))
+    steps = [("scale", StandardScaler(), ["c", "a"]), ("words", encoder, ["word"])]
+    return make_pipeline(ColumnTransformer(steps), final).fit(frame, TARGET), frame
+
+
+def test_text_that_an_encoder_takes_is_an_input_with_its_categories(tmp_path: Path) -> None:
+    estimator, frame = _mixed(OneHotEncoder(handle_unknown="ignore"), LinearRegression())
+    path = _save(tmp_path, estimator)
+    signature = FLAVOR.infer(path)
+    word = signature.inputs[3]
+    assert (word.name, word.type) == ("word", "string")
+    assert (word.categories, word.unknown) == (("early", "late"), "other")
+    assert Signature.from_json(signature.to_json()) == signature
+    matrix = np.column_stack([FEATURES, frame["word"] == "late"]).astype(float)
+    matrix[0, 3], matrix[1, 3] = 2, np.nan
+    frame.loc[0, "word"], frame.loc[1, "word"] = "never", np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = FLAVOR.load(path, signature, num_threads=1).predict(matrix)
+    assert np.allclose(found, estimator.predict(frame), atol=1e-12)
+    kernel = FLAVOR.kernel(path, signature)
+    ready = kernel.ready(signature, num_threads=1)
+    assert np.allclose(ready.predict(matrix), found, atol=1e-12)
+
+
+def test_text_in_an_array_of_objects_is_text_again_for_the_estimator(tmp_path: Path) -> None:
     words = np.array([["x"], ["y"]] * (ROWS // 2))
     path = _save(tmp_path, make_pipeline(OneHotEncoder(), LinearRegression()).fit(words, TARGET))
-    with pytest.raises(InvalidError, match="OneHotEncoder takes text; expected numeric"):
-        FLAVOR.infer(path)
-    by_name = ColumnTransformer([("scale", StandardScaler(), ["a"])])
-    path = _save(tmp_path, make_pipeline(by_name, LinearRegression()).fit(_frame(), TARGET))
-    with pytest.raises(InvalidError, match="selects columns by name"):
-        FLAVOR.infer(path)
+    model = FLAVOR.load(path, FLAVOR.infer(path), num_threads=1)
+    expected = [TARGET[::2].mean(), TARGET[1::2].mean()]
+    assert np.allclose(model.predict(np.array([[0.0], [1.0]])), expected)
+    with pytest.raises(ContractError, match="unknown categories"):
+        model.predict(np.array([[2.0]]))
+
+
+def test_the_order_of_the_signature_s_categories_does_not_matter(tmp_path: Path) -> None:
+    estimator, _ = _mixed(OneHotEncoder(), LinearRegression())
+    path = _save(tmp_path, estimator)
+    document = FLAVOR.infer(path).to_json()
+    document["inputs"][3]["categories"] = ["late", "early"]
+    given = Signature.from_json(document, dtype="float64")
+    matrix = np.array([[0.1, 0.2, 0.3, 0.0]])
+    found = FLAVOR.load(path, given, num_threads=1).predict(matrix)
+    matrix[0, 3] = 1
+    expected = FLAVOR.load(path, FLAVOR.infer(path), num_threads=1).predict(matrix)
+    assert found == expected
+    assert FLAVOR.kernel(path, given).difference(FLAVOR.load(path, given, num_threads=1)) == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [("unknown", "missing", "word: expected `unknown: other`, found `missing`"),
+     ("type", "double", "word: expected text, found double")],
+)  # fmt: skip
+def test_a_signature_that_does_not_fit_the_encoders_is_refused(
+    tmp_path: Path, field: str, value: str, expected: str
+) -> None:
+    path = _save(tmp_path, _mixed(OneHotEncoder(), LinearRegression())[0])
+    document = FLAVOR.infer(path).to_json()
+    document["inputs"][3][field] = value
+    if value == "double":
+        del document["inputs"][3]["categories"]
+    with pytest.raises(InvalidError, match=expected):
+        FLAVOR.load(path, Signature.from_json(document, dtype="float64"), num_threads=1)
+
+
+def test_text_that_is_no_plain_column_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    words = np.array([["x"], ["y"]] * (ROWS // 2), dtype=object)
+    upper = FunctionTransformer(str_upper, feature_names_out="one-to-one")
+    estimator = make_pipeline(upper, OneHotEncoder(), LinearRegression()).fit(words, TARGET)
+    with pytest.raises(InvalidError, match="OneHotEncoder takes text, and what it takes is not"):
+        FLAVOR.infer(_save(tmp_path, estimator))
+
+
+def str_upper(words: Any) -> Any:
+    return np.char.upper(words.astype(str)).astype(object)
 
 
 def test_a_pickle_of_something_else_is_no_model(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """scikit-learn estimators and pipelines saved with joblib or pickle; only trusted ones.
 
 The matrix's precision is the one in which the estimator itself compares: trees and forests cast
-to float32, everything else computes in float64. Inputs are numeric: an estimator that encodes text
-itself is refused with the reason.
+to float32, everything else computes in float64. Text that the pipeline's own encoders take arrives
+as the index of their category (see `models.signature`), and becomes text again for scikit-learn.
 
 Bits must not depend on the batch. Trees walk each row alone, but whatever multiplies matrices
 (linear models, PCA, neural networks, discriminants, Gaussian processes) gives other last bits for
@@ -13,11 +13,19 @@ on one BLAS thread, the last one padded, and a probe when loading checks that th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from augury.errors import ContractError, CorruptError, Fault, InvalidError, UnsupportedError
+from augury.models.flavors.sklearn_text import (
+    check_texts,
+    learned_texts,
+    parts,
+    text_input,
+    texts_of,
+    with_texts,
+)
 from augury.models.inputs import check_names, named_inputs, reconcile
 from augury.models.signature import Dtype, InputColumn, Signature, Task
 
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from augury.models.fused.steps import Texts
     from augury.models.port import Kernel
 
 # divisible by the row tiles of OpenBLAS's kernels (2 to 32, and 24), so no row is at an edge
@@ -43,13 +52,29 @@ _TREES_64 = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
 class SklearnModel:
     """An estimator ready to predict."""
 
-    def __init__(self, estimator: Any, signature: Signature, *, num_threads: int) -> None:
+    def __init__(
+        self,
+        estimator: Any,
+        signature: Signature,
+        *,
+        num_threads: int,
+        made_of: Callable[[NDArray[Any]], Any] | None = None,
+    ) -> None:
+        """Takes an estimator.
+
+        Args:
+            estimator: fitted.
+            signature: its inputs and outputs.
+            num_threads: for code that uses OpenMP.
+            made_of: what the estimator takes, from a matrix; None: the matrix itself.
+        """
         import sklearn
         from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
         self.signature = signature
         self.backend = f"scikit-learn {sklearn.__version__}"
-        self._method = getattr(estimator, _method(estimator))
+        method = getattr(estimator, _method(estimator))
+        self._method = method if made_of is None else lambda rows: method(made_of(rows))
         self._in_blocks = type(estimator).__name__ not in (*_TREES_32, *_TREES_64)
         self._threads = ThreadpoolController()
         self._num_threads = num_threads
@@ -144,9 +169,10 @@ class SklearnFlavor:
         """Unpickles, on one thread wherever the estimator says how many (`n_jobs`)."""
         estimator = _load(path)
         _check(estimator, signature, path)
-        _prepare(estimator)
-        model = SklearnModel(estimator, signature, num_threads=num_threads)
-        model.probe(path, _known_values(estimator))
+        made_of = text_input(estimator, signature)
+        _prepare(estimator, named=made_of is not None)
+        model = SklearnModel(estimator, signature, num_threads=num_threads, made_of=made_of)
+        model.probe(path, _known_values(estimator, texts_of(signature)))
         return model
 
     def kernel(self, path: Path, signature: Signature) -> Kernel:
@@ -156,18 +182,16 @@ class SklearnFlavor:
 
         estimator = _load(path)
         _check(estimator, signature, path)
-        _prepare(estimator)
         if type(estimator).__name__ in (*_TREES_32, *_TREES_64):
             return ForestKernel(from_sklearn(estimator))
-        return FusedKernel(fuse(estimator))
+        return FusedKernel(fuse(estimator, texts=texts_of(signature)))
 
     def infer(self, path: Path, sample: Mapping[str, InputColumn] | None = None) -> Signature:
         """Names and number of inputs and the classes as fitted, types from the sample."""
         estimator = _load(path)
-        _refuse_text(estimator, path)
-        names = _names(estimator)
+        names, texts = _names(estimator), learned_texts(estimator, path)
         own = [InputColumn(name=name, type="double") for name in names] if names else None
-        inputs = named_inputs(own, _num_features(estimator, path), sample, path)
+        inputs = with_texts(named_inputs(own, _num_features(estimator, path), sample, path), texts)
         classes = _classes(estimator)
         signature = Signature(
             inputs=reconcile(inputs, sample, path),
@@ -199,57 +223,28 @@ def _load(path: Path) -> Any:
     return estimator
 
 
-def _parts(estimator: Any) -> Iterator[Any]:
-    """The estimator and every estimator inside it."""
-    from sklearn.base import BaseEstimator
+def _prepare(estimator: Any, *, named: bool) -> None:
+    """One thread, and no warning about names: columns are in the signature's order by then.
 
-    seen: set[int] = set()
-    waiting = [estimator]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, list | tuple):
-            waiting.extend(found)
-        elif isinstance(found, Mapping):
-            waiting.extend(found.values())
-        elif isinstance(found, BaseEstimator) and id(found) not in seen:
-            seen.add(id(found))
-            yield found
-            waiting.extend(vars(found).values())
-
-
-def _prepare(estimator: Any) -> None:
-    """One thread, and no warning about names: columns are in the signature's order by then."""
-    for part in _parts(estimator):
+    Args:
+        estimator: fitted; changed.
+        named: it will be given columns with their names, and may select by them.
+    """
+    for part in parts(estimator):
         if getattr(part, "n_jobs", None) is not None:
             part.n_jobs = 1
-        vars(part).pop("feature_names_in_", None)
+        if not named:
+            vars(part).pop("feature_names_in_", None)
 
 
-def _known_values(estimator: Any) -> dict[int, list[float]]:
-    """What the encoders know of numeric columns, by column, as far as the pipeline can be read."""
+def _known_values(estimator: Any, texts: Texts) -> dict[int, list[float]]:
+    """What the encoders know, by column, as far as the pipeline can be read."""
     from augury.models.fused import known_values
 
     try:
-        return known_values(estimator)
+        return known_values(estimator, texts)
     except UnsupportedError:
-        return {}
-
-
-def _refuse_text(estimator: Any, path: Path) -> None:
-    from sklearn.compose import ColumnTransformer
-
-    for part in _parts(estimator):
-        kinds = {getattr(values, "dtype", None) for values in getattr(part, "categories_", ())}
-        if any(kind is not None and kind.kind in "OUS" for kind in kinds):
-            raise InvalidError(
-                f"model {path}: its {type(part).__name__} takes text; expected numeric inputs "
-                "only. Encode text before the pipeline, or use XGBoost, which stores categories"
-            )
-        if isinstance(part, ColumnTransformer) and hasattr(part, "feature_names_in_"):
-            raise InvalidError(
-                f"model {path}: its ColumnTransformer was fitted on a data frame and selects "
-                "columns by name; fit it on an array and select them by number"
-            )
+        return {column: list(range(len(words))) for column, words in texts.items()}
 
 
 def _names(estimator: Any) -> tuple[str, ...]:
@@ -301,7 +296,7 @@ def _classes(estimator: Any) -> tuple[Any, ...]:
 
 def _check(estimator: Any, signature: Signature, path: Path) -> None:
     """An explicit signature must fit the estimator."""
-    _refuse_text(estimator, path)
+    check_texts(learned_texts(estimator, path), signature, path)
     check_names(_names(estimator), _num_features(estimator, path), signature, path)
     expected = (_task(estimator, path), len(_classes(estimator)))
     if (signature.task, len(signature.classes)) != expected:

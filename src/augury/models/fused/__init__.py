@@ -16,7 +16,14 @@ whatever the order of either (Higham, Accuracy and Stability of Numerical Algori
 """
 
 from augury.models.fused.kernel import FusedKernel, FusedModel
-from augury.models.fused.model import LINEAR, FusedForest, FusedLinear, fuse, known_values
+from augury.models.fused.model import (
+    LINEAR,
+    FusedForest,
+    FusedLinear,
+    fuse,
+    known_texts,
+    known_values,
+)
 from augury.models.fused.native import available, instructions, reason
 
 __all__ = [
@@ -28,6 +35,7 @@ __all__ = [
     "available",
     "fuse",
     "instructions",
+    "known_texts",
     "known_values",
     "reason",
 ]

@@ -104,17 +104,26 @@ def _values(fused: Fused, source: int, rng: np.random.Generator) -> tuple[Any, A
     """Values of a column that the pipeline takes: ordinary ones, and those with extreme ones."""
     import numpy as np
 
+    if source in fused.texts:
+        codes = np.arange(len(fused.texts[source]) + 1.0)
+        codes = _taken(fused, _from(fused, source), np.append(codes, np.nan))
+        return codes, codes
     targets = _targets(fused)
-    mine = [
-        (feature, targets[number])
-        for number, feature in enumerate(fused.features)
+    found = [np.zeros(1)]
+    found += [
+        _origins(feature, target, rng)
+        for feature, target in zip(fused.features, targets, strict=True)
         if feature.source == source
     ]
-    found = [np.zeros(1), *(_origins(feature, target, rng) for feature, target in mine)]
+    mine = _from(fused, source)
     values = np.unique(np.concatenate(found))
     values = np.concatenate([values, np.full(len(values) // 12 + 1, np.nan)])
     wild = np.concatenate([values, np.repeat(_SPECIAL, len(values) // 40 + 1), [np.inf, -np.inf]])
     return _taken(fused, mine, values), _taken(fused, mine, wild)
+
+
+def _from(fused: Fused, source: int) -> list[Feature]:
+    return [feature for feature in fused.features if feature.source == source]
 
 
 def _targets(fused: Fused) -> list[NDArray[np.float64]]:
@@ -180,14 +189,12 @@ def _inverse(operation: Operation, goals: NDArray[np.float64]) -> NDArray[np.flo
     return goals if found is None else found()
 
 
-def _taken(
-    fused: Fused, features: Sequence[tuple[Feature, Any]], values: NDArray[Any]
-) -> NDArray[np.float64]:
+def _taken(fused: Fused, features: Sequence[Feature], values: NDArray[Any]) -> NDArray[np.float64]:
     """Without the values that the pipeline refuses; if it refuses all, all."""
     import numpy as np
 
     fine = np.ones(len(values), dtype=bool)
-    for feature, _ in features:
+    for feature in features:
         made, refused = feature.of(values)
         fine &= refused == 0
         if isinstance(fused, FusedForest):
@@ -213,7 +220,8 @@ def _refusals(fused: Fused, native: Model, row: NDArray[Any]) -> str:
     import numpy as np
 
     for source in range(min(fused.num_sources, _REFUSED_COLUMNS)):
-        for value in (np.nan, np.inf, 0.25, 1e7):
+        text = fused.texts.get(source)
+        for value in (np.nan, np.inf, 0.25, 1e7) if text is None else (np.nan, len(text)):
             changed = row.copy()
             changed[0, source] = value
             theirs = _is_refused(native.predict, changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ class FusedLinear:
         features: after all steps but the last.
         num_sources: columns of the input.
         is_regression: the margin is the prediction.
+        texts: categories of the text columns, by column of the input.
     """
 
     backend = LINEAR
@@ -45,8 +47,10 @@ class FusedLinear:
         linear: Linear,
         *,
         num_sources: int,
+        texts: Texts | None = None,
         instructions: str = INSTRUCTIONS[-1],
     ) -> None:
+        self.texts = texts or {}
         check = Operation(Kind.REFUSE, NAN | INFINITE)
         self.features = [feature.then(check) for feature in features]
         self.num_sources = num_sources
@@ -104,8 +108,10 @@ class FusedForest:
         forest: Forest,
         *,
         num_sources: int,
+        texts: Texts | None = None,
         instructions: str = INSTRUCTIONS[-1],
     ) -> None:
+        self.texts = texts or {}
         self.features = list(features)
         self.forest = forest
         self.num_sources = num_sources
@@ -152,27 +158,39 @@ def fuse(
     library()
     features, final = features_of(estimator, Steps(texts))
     num_sources = int(estimator.n_features_in_)
+    if _is_trees(final):
+        forest = from_sklearn(final)
+        if forest.num_features != len(features):
+            raise UnsupportedError("its trees do not fit its steps")
+        return FusedForest(
+            features, forest, num_sources=num_sources, texts=texts, instructions=instructions
+        )
     try:
-        if _is_trees(final):
-            forest = from_sklearn(final)
-            if forest.num_features != len(features):
-                raise UnsupportedError("its trees do not fit its steps")
-            return FusedForest(features, forest, num_sources=num_sources, instructions=instructions)
         linear = read_linear(final)
-        if len(linear.weights) != len(features):
-            raise UnsupportedError("its weights do not fit its steps")
     except (AttributeError, TypeError, IndexError) as error:
         raise UnsupportedError(f"its last step is not as this version knows it: {error}") from error
-    return FusedLinear(features, linear, num_sources=num_sources, instructions=instructions)
+    if len(linear.weights) != len(features):
+        raise UnsupportedError("its weights do not fit its steps")
+    return FusedLinear(
+        features, linear, num_sources=num_sources, texts=texts, instructions=instructions
+    )
 
 
-def known_values(estimator: Any) -> dict[int, list[float]]:
-    """Numbers that a pipeline's encoders know, by column of the input.
+def known_texts(estimator: Any) -> Steps:
+    """What a pipeline's encoders know of text; see the attributes of `Steps`."""
+    steps = Steps(lenient=True)
+    with contextlib.suppress(UnsupportedError):
+        features_of(estimator, steps)
+    return steps
+
+
+def known_values(estimator: Any, texts: Texts | None = None) -> dict[int, list[float]]:
+    """Numbers, or codes of text, that a pipeline's encoders know, by column of the input.
 
     Raises:
         UnsupportedError: a step cannot be read.
     """
-    features, _ = features_of(estimator, Steps())
+    features, _ = features_of(estimator, Steps(texts))
     return {
         feature.source: feature.lookup.keys.tolist()
         for feature in features

@@ -42,14 +42,20 @@ class Steps:
 
     Args:
         texts: categories of the text columns, by column of the input.
+        lenient: columns are lost in a step that is not known, instead of an error.
 
     Attributes:
         seen: text that encoders know, by column of the input; filled while columns are followed.
+        encoders: those of them that take text, by identity.
+        missing: how encoders know missing text, by column: None or NaN.
     """
 
-    def __init__(self, texts: Texts | None = None) -> None:
+    def __init__(self, texts: Texts | None = None, *, lenient: bool = False) -> None:
         self._texts = texts or {}
+        self._lenient = lenient
         self.seen: dict[int, dict[str, None]] = {}
+        self.encoders: set[int] = set()
+        self.missing: dict[int, Any] = {}
 
     def apply(self, transformer: Any, features: Sequence[Feature], *, sparse: bool) -> Columns:
         """What a fitted transformer gives for columns.
@@ -66,9 +72,14 @@ class Steps:
             return list(features), sparse
         name = type(transformer).__name__
         reader = _READERS.get(name)
-        if reader is None or not type(transformer).__module__.startswith("sklearn."):
-            raise UnsupportedError(f"its {name} is no step that is fused")
-        return reader(self, transformer, features, sparse)
+        try:
+            if reader is None or not type(transformer).__module__.startswith("sklearn."):
+                raise UnsupportedError(f"its {name} is no step that is fused")
+            return reader(self, transformer, features, sparse)
+        except UnsupportedError:
+            if self._lenient:
+                return [], sparse
+            raise
 
     # --- containers
 
@@ -165,10 +176,11 @@ class Steps:
 
         if not _is_plain(feature):
             raise UnsupportedError(f"its {type(encoder).__name__} takes text that was changed")
-        known = [value for value in encoder.categories_[number] if isinstance(value, str)]
+        known, missing = _words(encoder, number)
         self.seen.setdefault(feature.source, {}).update(dict.fromkeys(known))
-        texts = self._texts.get(feature.source, tuple(known))
-        missing = None if any(value is None for value in encoder.categories_[number]) else np.nan
+        self.encoders.add(id(encoder))
+        self.missing.setdefault(feature.source, missing)
+        texts = self._texts.get(feature.source, known)
         return np.arange(len(texts), dtype=np.float64), [*texts, UNKNOWN_TEXT, missing]
 
 
@@ -179,6 +191,16 @@ Candidates = tuple["NDArray[np.float64]", list[Any]]
 def is_text(categories: Any) -> bool:
     """True if an encoder's categories of a column are text."""
     return categories.dtype.kind in "OUST"
+
+
+def _words(encoder: Any, number: int) -> tuple[tuple[str, ...], Any]:
+    """An encoder's categories of a text column, and what stands for missing text."""
+    categories = list(encoder.categories_[number])
+    known = tuple(str(value) for value in categories if isinstance(value, str))
+    others = [value for value in categories if not isinstance(value, str)]
+    if any(value is not None and value == value for value in others):  # noqa: PLR0124 - NaN
+        raise UnsupportedError(f"its {type(encoder).__name__} knows other values than text")
+    return known, others[0] if others else float("nan")
 
 
 def _is_plain(feature: Feature) -> bool:
