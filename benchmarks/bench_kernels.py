@@ -1,7 +1,8 @@
 """Rows a second through the forest kernel, beside the libraries' own predictors and oneDAL.
 
 Models of 28 features: XGBoost with 100 trees of depth 6 and 500 of depth 8, 100 iterations of
-scikit-learn's HistGradientBoosting, and a RandomForest of 100 trees of depth 12; trained once, into
+scikit-learn's HistGradientBoosting, a RandomForest of 100 trees of depth 12, and a StandardScaler
+with a LogisticRegression (beside what decoding its rows from Parquet costs); trained once, into
 benchmarks/out/kernels. Everybody predicts the same batches on one thread, in turns, and the best of
 several rounds counts, in CPU seconds of this process, so that a neighbour on the machine disturbs
 little. Besides, every prediction is compared with the library's, bit by bit. Run it with
@@ -24,11 +25,18 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pyarrow as pa
 import xgboost
+from pyarrow import parquet as pq
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from augury.models.columns import Columns
 from augury.models.forest import Forest, from_sklearn, instructions, load_xgboost
+from augury.models.fused import fuse
 
 FOLDER = Path(__file__).parent / "out" / "kernels"
 NUM_FEATURES = 28
@@ -73,7 +81,9 @@ MODELS: dict[str, Callable[[Any, Any], Any]] = {
     "random forest 100 x depth 12": RandomForestClassifier(
         100, max_depth=12, n_jobs=1, random_state=0
     ).fit,
+    "scaler + logistic": make_pipeline(StandardScaler(), LogisticRegression()).fit,
 }
+LINEAR = "scaler + logistic"
 
 
 def load(name: str) -> Any:
@@ -167,6 +177,39 @@ def differences(predicts: dict[str, Predict], num_rows: int, *, missing: bool) -
     return found
 
 
+def bench_linear(options: argparse.Namespace) -> dict[str, Any]:
+    """The columns as they are decoded, beside a matrix of doubles in scikit-learn."""
+    model = load(LINEAR)
+    fused, library = fuse(model), library_predict(model, 1)
+    path = FOLDER / "rows.parquet"
+    rows_per_s = {}
+    for size in [size for size in BATCHES if size <= options.rows]:
+        rows = make_rows(size, seed=7)
+        columns, matrix = Columns.of(np.asfortranarray(rows)), rows.astype(np.float64)
+        pq.write_table(pa.table(dict(enumerate_columns(rows))), path, compression="snappy")
+        predicts = {
+            "augury": lambda _, columns=columns: fused.predict(columns),
+            "library": lambda _, matrix=matrix: library(matrix),
+            "decoding": lambda _: decode(path),
+        }
+        rows_per_s[size] = rates(predicts, rows, time.process_time)
+    found = fused.predict(Columns.of(make_rows(options.check_rows, seed=8)))
+    expected = library(make_rows(options.check_rows, seed=8).astype(np.float64))
+    decisions = int(((found > 0.5) != (expected > 0.5)).sum())
+    differing = {"augury": {"bits": int((found != expected).sum()), "decisions": decisions}}
+    return {"rows_per_s": rows_per_s, "differing_rows": differing}
+
+
+def enumerate_columns(rows: Any) -> Iterator[tuple[str, Any]]:
+    for number in range(rows.shape[1]):
+        yield f"f{number}", np.ascontiguousarray(rows[:, number])
+
+
+def decode(path: Path) -> None:
+    for _ in pq.ParquetFile(path).iter_batches(batch_size=65_536, use_threads=False):
+        pass
+
+
 def bench(name: str, options: argparse.Namespace) -> dict[str, Any]:
     model = load(name)
     predicts = contenders(model, options.threads)
@@ -192,7 +235,7 @@ def main() -> None:
     figures: dict[str, Any] = {"instructions": instructions(), "threads": options.threads}
     with threadpool_limits(options.threads):
         for name in options.models:
-            figures[name] = bench(name, options)
+            figures[name] = bench_linear(options) if name == LINEAR else bench(name, options)
             _show(name, figures[name], options)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")

@@ -11,13 +11,19 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import sklearn
 import xgboost
 from pyarrow import parquet as pq
 from scoring_world import write
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
 from augury.data.manifest import Manifest
@@ -26,6 +32,7 @@ from augury.inference.local import ScoreSummary, peak_rss_bytes, plan_local, sco
 from augury.jobs.spec import JobSpec
 from augury.models.flavors.xgboost import FLAVOR
 from augury.models.forest import FOREST, ForestKernel, load_xgboost
+from augury.models.fused import LINEAR
 from augury.models.signature import InputColumn, Signature, Task
 from augury.settings import Settings
 
@@ -233,6 +240,42 @@ def test_what_the_kernel_does_not_score_is_scored_by_its_library_and_says_why(
     assert "it is a sklearn.tree._classes.DecisionTreeRegressor" in summary.backend_reason
     expected = tree.predict(MATRIX)
     assert np.array_equal(pq.read_table(place.output)["prediction"].to_numpy(), expected)
+
+
+def test_a_pipeline_is_scored_from_its_columns(place: Place) -> None:
+    rng = np.random.default_rng(3)
+    num_rows = 9_000
+    frame = pd.DataFrame(
+        {
+            "id": np.arange(num_rows),
+            "amount": rng.normal(200, 50, num_rows),
+            "age": rng.integers(18, 90, num_rows).astype(np.int16),
+            "word": rng.choice(["a", "b", "c"], num_rows),
+        }
+    )
+    steps = [
+        ("numbers", make_pipeline(SimpleImputer(), StandardScaler()), ["age", "amount"]),
+        ("words", OneHotEncoder(handle_unknown="ignore"), ["word"]),
+    ]
+    estimator = make_pipeline(ColumnTransformer(steps), LogisticRegression())
+    estimator.fit(frame[["amount", "age", "word"]], frame["amount"] + frame["age"] > 250)
+    model = place.output.with_name("model.joblib")
+    joblib.dump(estimator, model)
+    frame.loc[::7, "amount"] = np.nan
+    frame.loc[::5, "word"] = "never seen"
+    frame.loc[::11, "word"] = None
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    for path in place.inputs.iterdir():
+        path.unlink()
+    write(place.inputs / "all.parquet", table, row_group_size=2500)
+    summary = place.score(model, trust=True, columns=["id"])
+    assert summary.backend == LINEAR, summary.backend_reason
+    assert "not equal in every bit" in summary.backend_reason
+    found = pq.read_table(place.output)
+    expected = estimator.predict_proba(frame[["amount", "age", "word"]])[:, 1]
+    assert np.abs(found["probability"].to_numpy() - expected).max() < 1e-14
+    assert found["id"].to_pylist() == frame["id"].tolist()
+    assert place.manifest().unknown_categories == {"word": {"never seen": 1636}}
 
 
 def test_a_kernel_that_predicts_otherwise_is_not_used(

@@ -20,6 +20,7 @@ from augury.data.dataset import column_indices, open_planned, parquet_errors, ve
 from augury.data.footers import parsed_footer
 from augury.data.unknown import UnknownCounter
 from augury.errors import CorruptError
+from augury.models.columns import Columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,6 +193,20 @@ def fill(
                 block[:, index] = values[rows]
                 if missing is not None:
                     block[missing[rows], index] = np.nan
+
+
+def columns_of(batch: pa.RecordBatch, binding: Binding, unknown: UnknownCounter) -> Columns:
+    """A batch's columns for a model that takes them as they are; numbers are not copied.
+
+    Args:
+        batch: decoded rows, with at least the binding's columns.
+        binding: of the file that the batch comes from.
+        unknown: counts the values that are not among a column's categories.
+    """
+    pairs = [_values(batch.column(each.name), each, unknown) for each in binding.features]
+    return Columns(
+        values=tuple(values for values, _ in pairs), missing=tuple(mask for _, mask in pairs)
+    )
 
 
 _Values = tuple["NDArray[Any]", "NDArray[np.bool_] | None"]

@@ -1,9 +1,10 @@
 """Read, predict and write, all at once.
 
-Three threads: one decodes row groups and fills matrices, the caller's predicts, one encodes and
-writes. They are joined by short channels, so the slowest of the three sets the pace and the others
-wait, and a few matrices go round and round. Whatever fails first ends all three, and none outlives
-`run`. A small shard is not worth the threads: the caller's does all of it, to the same bytes.
+Three threads: one decodes row groups and fills matrices (or takes the columns as they are, if the
+model does), the caller's predicts, one encodes and writes. They are joined by short channels, so
+the slowest of the three sets the pace and the others wait, and a few matrices go round and round.
+Whatever fails first ends all three, and none outlives `run`. A small shard is not worth the
+threads: the caller's does all of it, to the same bytes.
 
     read and convert ──(filled matrices)──> predict ──(predictions, carried columns)──> write
            └<────────────(free matrices)───────┘
@@ -20,13 +21,22 @@ from typing import TYPE_CHECKING, Any
 
 from augury import clock
 from augury.data import output
-from augury.data.batches import FileSlice, batch_rows, carried, fill, read_batches
+from augury.data.batches import (
+    FileSlice,
+    batch_rows,
+    carried,
+    columns_of,
+    fill,
+    read_batches,
+)
 from augury.data.policy import OnBadRow
 from augury.data.screening import Screen, Sifted, in_order
 from augury.data.unknown import UnknownCounter
 from augury.errors import AuguryError, ContractError, InvalidError, LimitError
 from augury.inference.channel import Channel, LeftError
 from augury.inference.rejects import RejectCount, RejectPart, RowsFailedError, bisected, detail
+from augury.models.columns import Columns
+from augury.models.port import ColumnModel
 from augury.models.signature import Task
 
 if TYPE_CHECKING:
@@ -50,15 +60,23 @@ class _Filled:
     """Rows of one file, ready to be predicted: the first of a matrix, and their carried columns.
 
     Attributes:
+        columns: the rows instead, if the model takes columns; the matrix is empty then.
         sifted: the rows as they were read, if the model may reject some, and those that the job's
             policy has rejected already; None if no row of this plan can be rejected.
     """
 
     file: int
     matrix: NDArray[Any]
+    columns: Columns | None
     num_rows: int
     carried: list[pa.Array]
     sifted: Sifted | None
+
+    def rows(self, start: int, stop: int) -> NDArray[Any] | Columns:
+        """Some of the rows, as the model takes them."""
+        if self.columns is not None:
+            return self.columns.rows(start, stop)
+        return self.matrix[start:stop]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +125,7 @@ class Pipeline:
         self._model = model
         self._settings = settings
         self._on_progress = on_progress
+        self._takes_columns = isinstance(model, ColumnModel)
         self._check = _Throttled(check)
         self._pace = _Pace(num_threads)
         self._unknown = UnknownCounter()
@@ -203,11 +222,15 @@ class Pipeline:
             ):
                 sifted = self._screen.sift(decoded, file.uri) if self._screen else None
                 batch = sifted.batch if sifted else decoded.batch
-                matrix = next(free)
-                fill(matrix[: batch.num_rows], batch, decoded.binding, self._unknown)
+                matrix, columns = next(free), None
+                if self._takes_columns:
+                    columns = columns_of(batch, decoded.binding, self._unknown)
+                else:
+                    fill(matrix[: batch.num_rows], batch, decoded.binding, self._unknown)
                 yield _Filled(
                     file=number,
                     matrix=matrix,
+                    columns=columns,
                     num_rows=batch.num_rows,
                     carried=carried(batch, fields),
                     sifted=sifted,
@@ -221,7 +244,7 @@ class Pipeline:
         num_features = self._signature.num_features
         num_rows = max([file.num_rows for file in self._files], default=1)
         max_rows = min(num_rows, batch_rows(num_features, dtype.itemsize))
-        return max_rows, np.empty((max_rows, num_features), dtype)
+        return max_rows, np.empty((max_rows, 0 if self._takes_columns else num_features), dtype)
 
     # --- the calling thread
 
@@ -281,16 +304,16 @@ class Pipeline:
         uri = self._files[filled.file].uri
 
         def predict(first: int, last: int) -> NDArray[Any]:
-            return self._call(filled.matrix[first:last], uri)
+            return self._call(filled.rows(first, last), uri)
 
         if self._plan.rows.on_bad_row is OnBadRow.REJECT:
             return bisected(predict, start, stop)
         return iter([(start, predict(start, stop))])
 
-    def _call(self, rows: NDArray[Any], uri: str) -> NDArray[Any]:
+    def _call(self, rows: NDArray[Any] | Columns, uri: str) -> NDArray[Any]:
         name = f"model {self._plan.model.name} ({self._model.backend})"
         try:
-            predictions = self._model.predict(rows)
+            predictions = self._model_on(rows)
         except ContractError as error:  # values that this model does not take
             raise RowsFailedError(f"{name} failed on rows of {uri}: {error}", uri=uri) from error
         except AuguryError:
@@ -306,6 +329,12 @@ class Pipeline:
                 f"found {predictions.shape}"
             )
         return predictions
+
+    def _model_on(self, rows: NDArray[Any] | Columns) -> NDArray[Any]:
+        if isinstance(rows, Columns):
+            assert isinstance(self._model, ColumnModel)
+            return self._model.predict_columns(rows)
+        return self._model.predict(rows)
 
     # --- the writing thread
 
