@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from routing_world import World, dropped, event
-from scoring_world import Sums, Version, nothing, numbers, regression, write
+from scoring_world import Sums, Version, damage, nothing, numbers, regression, write
 
 from augury.bus.relay import flush
 from augury.errors import AuguryError
@@ -145,7 +145,10 @@ class ScoredWorld(AuditWorld):
         self.worker_id = "worker-1"
 
     def fill(self) -> None:
-        """Succeeded runs of one and of two files (its last row rejected), a failed, a canceled."""
+        """Succeeded runs of one file, and of two (its last row rejected) and two damaged ones.
+
+        Also a failed run and a canceled one.
+        """
         self.database.transact(
             lambda c: workers.register(
                 c, self.worker_id, host="here", pid=1, queues=self.queues, cpus=1
@@ -157,7 +160,14 @@ class ScoredWorld(AuditWorld):
         self.land("a.parquet", 30)
         self.drain()
         write(inputs / "b.parquet", numbers(20, start=30), row_group_size=10)
-        self.start(f"{inputs}/", on_bad_row="reject", expect={"a": {"range": [0, 24]}})
+        damage(write(inputs / "c.parquet", numbers(20), row_group_size=10), 1)
+        (inputs / "d.parquet").write_bytes(b"PAR1 no footer PAR1")
+        self.start(
+            f"{inputs}/",
+            on_bad_row="reject",
+            expect={"a": {"range": [0, 24]}},
+            on_corrupt_file="quarantine",
+        )
         self.publish(dropped("gone.parquet"))
         self.drain()
         self.work_off()

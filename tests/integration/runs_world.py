@@ -24,7 +24,7 @@ from augury.storage.database import Database
 
 _numbers = itertools.count(1)
 COMMITMENT = Commitment(
-    manifest="{}", digest="d", rows_predicted=30, rows_rejected=0, rows_filtered=0
+    manifest="{}", digest="d", rows_in=30, rows_predicted=30, rows_rejected=0, rows_filtered=0
 )
 
 

@@ -76,6 +76,16 @@ def write(path: Path, table: pa.Table, **options: Any) -> Path:
     return path
 
 
+def damage(path: Path, row_group: int, column: int = 1) -> Path:
+    """Makes a row group unreadable; the footer stays as it is."""
+    chunk = pq.read_metadata(path).row_group(row_group).column(column)
+    data = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start : start + 60] = b"\xff" * 60
+    path.write_bytes(data)
+    return path
+
+
 def numbers(num_rows: int, *, start: int = 0) -> pa.Table:
     """Columns id, a, b."""
     ids = np.arange(start, start + num_rows)

@@ -56,7 +56,7 @@ def world(_shared: tuple[ScoredWorld, Snapshot]) -> Iterator[ScoredWorld]:
 
 
 def _two_files(world: ScoredWorld) -> sa.Row[Any]:
-    """The run over two files, of 30 and of 20 rows."""
+    """The run over two files, of 30 and of 20 rows, and two damaged ones."""
     return next(run for run in world.runs() if run.position is None)
 
 
@@ -157,19 +157,19 @@ def a_reject_part_that_no_manifest_names(world: ScoredWorld) -> None:
 def rejected_rows_that_no_reject_part_holds(world: ScoredWorld) -> None:
     run = _two_files(world)
     manifest = _manifest(run)
-    first, second = manifest.files
+    first, second, *others = manifest.files
     fewer = replace(second, rows_rejected=0, rows_predicted=second.rows_in)
     rows = replace(manifest.rows, rows_rejected=0, rows_predicted=manifest.rows.rows_in)
-    _rewrite(world, run, replace(manifest, files=(first, fewer), rows=rows))
+    _rewrite(world, run, replace(manifest, files=(first, fewer, *others), rows=rows))
     counts = {"rows_rejected": 0, "rows_predicted": rows.rows_in}
     world.change(sa.update(runs).where(runs.c.id == run.id).values(**counts))
-    shard = _shards(world, run)[-1]
+    shard = _shards(world, run)[4]
     _respec(world, shard, result={**shard.result, **counts, "rows_predicted": 10})
 
 
 @_CORRUPTIONS.breaks("shard_rows")
 def a_shard_that_reports_another_reject_part(world: ScoredWorld) -> None:
-    shard = _shards(world, _two_files(world))[-1]
+    shard = _shards(world, _two_files(world))[4]
     part = {**shard.result["reject_part"], "sha256": "0" * 64}
     _respec(world, shard, result={**shard.result, "reject_part": part})
 
@@ -188,13 +188,13 @@ def parts_with_other_rows_than_the_manifest_says(world: ScoredWorld) -> None:
 
 def _moved(manifest: Manifest, **changes: int) -> Manifest:
     """Rows moved from the second file to the first."""
-    first, second = manifest.files
+    first, second, *others = manifest.files
 
     def add(file: FileRows, sign: int) -> FileRows:
         values = {name: getattr(file, name) + sign * by for name, by in changes.items()}
         return replace(file, **values)  # type: ignore[arg-type]
 
-    return replace(manifest, files=(add(first, 1), add(second, -1)))
+    return replace(manifest, files=(add(first, 1), add(second, -1), *others))
 
 
 @_CORRUPTIONS.breaks("output_rows")
@@ -207,9 +207,9 @@ def a_file_whose_rows_are_unaccounted_for(world: ScoredWorld) -> None:
 def a_sum_that_its_files_do_not_give(world: ScoredWorld) -> None:
     run = _two_files(world)
     manifest = _manifest(run)
-    first, second = manifest.files
+    first, second, *others = manifest.files
     fewer = replace(first, rows_rejected=1, rows_predicted=first.rows_predicted - 1)
-    _rewrite(world, run, replace(manifest, files=(fewer, second)))
+    _rewrite(world, run, replace(manifest, files=(fewer, second, *others)))
 
 
 @_CORRUPTIONS.breaks("output_rows")
@@ -223,7 +223,7 @@ def a_ledger_with_other_rows_than_the_manifest(world: ScoredWorld) -> None:
 def rows_that_the_input_does_not_have(world: ScoredWorld) -> None:
     run = _two_files(world)
     _rewrite(world, run, _moved(_manifest(run), rows_predicted=1, rows_in=1))
-    for uri, by in zip((file.uri for file in _manifest(run).files), (1, -1), strict=True):
+    for uri, by in zip((file.uri for file in _manifest(run).files[:2]), (1, -1), strict=True):
         shard = next(s for s in _shards(world, run) if s.spec["ranges"][0]["uri"] == uri)
         (each,) = shard.spec["ranges"]
         spec = {**shard.spec, "ranges": [{**each, "num_rows": each["num_rows"] + by}]}
@@ -260,6 +260,26 @@ def a_row_group_in_two_shards(world: ScoredWorld) -> None:
 def a_row_group_in_no_shard(world: ScoredWorld) -> None:
     shard = _shards(world, _two_files(world))[0]
     _respec(world, shard, spec={**shard.spec, "ranges": []})
+
+
+@_CORRUPTIONS.breaks("quarantine")
+def a_partial_result_that_does_not_say_so(world: ScoredWorld) -> None:
+    run = _two_files(world)
+    _rewrite(world, run, replace(_manifest(run), complete=True))
+
+
+@_CORRUPTIONS.breaks("quarantine")
+def a_ledger_that_does_not_know_what_was_quarantined(world: ScoredWorld) -> None:
+    run = _two_files(world)
+    world.change(sa.update(runs).where(runs.c.id == run.id).values(num_quarantined=0))
+
+
+@_CORRUPTIONS.breaks("quarantine")
+def a_sound_row_group_left_out(world: ScoredWorld) -> None:
+    run = _two_files(world)
+    manifest = _manifest(run)
+    whole, lost = manifest.quarantined
+    _rewrite(world, run, replace(manifest, quarantined=(whole, replace(lost, row_group=0))))
 
 
 @_CORRUPTIONS.breaks("manifest_orphan")

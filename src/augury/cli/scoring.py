@@ -51,7 +51,7 @@ def score(
     policy: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file with on_bad_row, expect and max_rejected, as in a job.",
+            help="YAML file with on_bad_row, expect, max_rejected, on_corrupt_file, as in a job.",
             exists=True,
             dir_okay=False,
         ),
@@ -130,3 +130,5 @@ def _show(summary: ScoreSummary) -> None:
         echo(f"         {summary.backend_reason}")
     echo(f"output   {summary.output_uri}")
     echo(f"manifest {summary.manifest_uri}")
+    if not summary.complete:
+        echo(f"PARTIAL  damaged and left out: {', '.join(summary.quarantined)}")

@@ -140,6 +140,8 @@ def _rate(run: Run) -> float:
 def _tell_end(run: Run) -> None:
     if run.state == "SUCCEEDED":
         rejected = f", {run.rows_rejected:,} rejected" if run.rows_rejected else ""
+        if run.is_partial:
+            echo(run.lifecycle_details)
         echo(f"{run.id} SUCCEEDED: {run.rows_predicted:,} rows predicted{rejected}, "
              f"{_rate(run):,.0f} rows/s")  # fmt: skip
         echo(f"output   {run.output_uri}")

@@ -138,17 +138,33 @@ def _decode(
     )
     numbers = [number for number, _ in file.row_groups]
     rows = min(max_rows, _rows_of_bounded_bytes(metadata, numbers, binding.names))
-    row = _first_row(metadata, numbers)
-    for batch in reader.iter_batches(
-        batch_size=rows, row_groups=numbers, columns=binding.names, use_threads=False
-    ):
-        yield Decoded(batch=batch, binding=binding, first_row=row)
-        row += batch.num_rows
+    for first, together in _stretches(metadata, numbers):
+        row = first
+        for batch in reader.iter_batches(
+            batch_size=rows, row_groups=together, columns=binding.names, use_threads=False
+        ):
+            yield Decoded(batch=batch, binding=binding, first_row=row)
+            row += batch.num_rows
 
 
-def _first_row(metadata: Any, row_groups: Sequence[int]) -> int:
-    """Rows before these row groups; between them there are only empty ones."""
-    return sum(metadata.row_group(number).num_rows for number in range(row_groups[0]))
+def _stretches(metadata: Any, row_groups: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """Row groups whose rows follow each other, with the number of the first row of each stretch.
+
+    One, unless row groups between them were quarantined.
+    """
+    row = 0
+    first, together = 0, list[int]()
+    wanted = set(row_groups)
+    for number in range(row_groups[-1] + 1):
+        num_rows = metadata.row_group(number).num_rows
+        if number in wanted:
+            first = first if together else row
+            together.append(number)
+        elif together and num_rows:
+            yield first, together
+            together = []
+        row += num_rows
+    yield first, together
 
 
 def _buffering(uri: str) -> dict[str, Any]:

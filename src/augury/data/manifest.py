@@ -89,12 +89,35 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quarantined:
+    """A file, or a row group of one, that could not be read and was left out.
+
+    Attributes:
+        row_group: its number in the file; None: the whole file.
+        num_rows: what the footer says of a row group; None: unknown, the file has no footer that
+            can be read.
+        reason: what was wrong with it.
+    """
+
+    uri: str
+    tag: str
+    row_group: int | None
+    num_rows: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        what = f"row group {self.row_group} of " if self.row_group is not None else ""
+        return f"{what}{self.uri}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The complete account of a run's output.
 
     Attributes:
         generation: 1 for a run's first commit.
-        complete: False if a file was quarantined, so that its rows are unknown.
+        complete: False if something was quarantined: its rows are in none of the counts.
+        quarantined: what was left out because it could not be read, in the order of the plan.
         model: name, version, digest and flavor of the model that predicted.
         files: in the order of the plan.
         parts: in the order of the shards; read in this order, rows come as they were in the input.
@@ -114,6 +137,7 @@ class Manifest:
     files: tuple[FileRows, ...]
     parts: tuple[Part, ...]
     reject_parts: tuple[Part, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
     unknown_categories: UnknownCategories = field(default_factory=dict)
     pins: Mapping[str, Any]
     plan_digest: str

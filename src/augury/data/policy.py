@@ -28,6 +28,13 @@ class OnBadRow(StrEnum):
     REJECT = "reject"  #: it goes to `_rejected/`, the others are predicted
 
 
+class OnCorruptFile(StrEnum):
+    """What becomes of a file or a row group that cannot be read."""
+
+    FAIL = "fail"  #: the run fails and names it
+    QUARANTINE = "quarantine"  #: it is left out, listed in the manifest, and the result is partial
+
+
 class UnknownCategory(StrEnum):
     """What becomes of a row with a category that the model does not know."""
 

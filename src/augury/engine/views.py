@@ -52,7 +52,8 @@ def plain(value: Any) -> Any:
 
 def run_view(run: Run) -> dict[str, Any]:
     """A run without its plan and manifest, which may be large."""
-    return {**view(run, without=_BULKY), "manifest_uri": run.manifest_uri}
+    derived = {"is_partial": run.is_partial, "manifest_uri": run.manifest_uri}
+    return {**view(run, without=_BULKY), **derived}
 
 
 def event_view(

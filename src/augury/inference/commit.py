@@ -1,17 +1,18 @@
 """Building the manifest: where the rows are counted.
 
 The last step of a run before its commit. Law 2 is asserted here for every file and in sum, from
-what the shards counted while scoring against what the plan promised from the footers; a run that
-lost or doubled a row cannot be committed.
+what the shards counted while scoring against what the plan promised from the footers, less what was
+quarantined; a run that lost or doubled a row cannot be committed.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
 
-from augury.data.manifest import FileRows, Manifest, Part, Rows
+from augury.data.manifest import FileRows, Manifest, Part, Quarantined, Rows
 from augury.data.unknown import merged
 from augury.errors import ConservationError
 from augury.inference.plan import Plan, ShardResult, total_rows
@@ -36,6 +37,7 @@ def build_manifest(
     files = _by_file(plan, ordered)
     parts = tuple(result.part for result in ordered if result.part is not None)
     rejects = tuple(result.reject_part for result in ordered if result.reject_part is not None)
+    quarantined = (*plan.quarantined, *_lost(ordered))
     rows = total_rows([file.rows for file in files])
     _check_sums(plan, rows, ordered, parts, rejects)
     return Manifest(
@@ -51,6 +53,8 @@ def build_manifest(
         files=files,
         parts=parts,
         reject_parts=rejects,
+        quarantined=quarantined,
+        complete=not quarantined,
         unknown_categories=merged(result.unknown_categories for result in ordered),
         pins=msgspec.to_builtins(plan.pins),
         plan_digest=plan.digest,
@@ -70,16 +74,23 @@ def _check_shards(plan: Plan, ordered: Sequence[ShardResult]) -> None:
         )
 
 
+def _lost(ordered: Sequence[ShardResult]) -> list[Quarantined]:
+    return [each for result in ordered for each in result.quarantined]
+
+
 def _by_file(plan: Plan, ordered: Sequence[ShardResult]) -> tuple[FileRows, ...]:
     counted: dict[tuple[str, str], Rows] = {}
     for result in ordered:
         for share in result.files:
             identity = (share.uri, share.tag)
             counted[identity] = counted.get(identity, Rows()) + share.rows
+    lost: Counter[tuple[str, str]] = Counter()
+    for each in _lost(ordered):
+        lost[each.uri, each.tag] += each.num_rows or 0
     files = []
     for file in plan.files:
         rows = counted.pop((file.uri, file.tag), Rows())
-        _check_file(file.uri, file.num_rows, rows)
+        _check_file(file.uri, file.num_rows - lost[file.uri, file.tag], rows)
         files.append(FileRows(uri=file.uri, tag=file.tag, **msgspec.to_builtins(rows)))
     if counted:
         raise ConservationError(f"rows of files that were not planned: {sorted(counted)[:10]}")
@@ -107,10 +118,11 @@ def _check_sums(
     set_aside = sum(part.num_rows for part in rejects)
     reported = total_rows([result.rows for result in ordered])
     in_parts = (written, set_aside) == (rows.rows_predicted, rows.rows_rejected)
-    if rows.rows_in != plan.rows_in or reported != rows or not in_parts:
+    expected = plan.rows_in - sum(each.num_rows or 0 for each in _lost(ordered))
+    if rows.rows_in != expected or reported != rows or not in_parts:
         raise ConservationError(
-            f"expected {plan.rows_in} rows in all; the files give {rows}, the shards {reported}, "
+            f"expected {expected} rows in all; the files give {rows}, the shards {reported}, "
             f"the parts hold {written} predicted and {set_aside} rejected",
-            expected=plan.rows_in,
+            expected=expected,
             found=rows.rows_in,
         )

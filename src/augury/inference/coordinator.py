@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from augury.data.manifest import MANIFEST_KEY
+from augury.data.manifest import MANIFEST_KEY, Manifest
 from augury.errors import AuguryError, ConservationError, UnavailableError
 from augury.jobs import commits, logs, reports
 from augury.jobs.commits import Commitment
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _FEW_SHARDS = 32
+_MOST_NAMED = 5
 
 
 def plan(
@@ -163,9 +164,11 @@ def _commitment(connection: sa.Connection, run: Run) -> Commitment:
     return Commitment(
         manifest=manifest.to_bytes().decode(),
         digest=manifest.digest,
+        rows_in=manifest.rows.rows_in,
         rows_predicted=manifest.rows.rows_predicted,
         rows_rejected=manifest.rows.rows_rejected,
         rows_filtered=manifest.rows.rows_filtered,
+        num_quarantined=len(manifest.quarantined),
     )
 
 
@@ -203,7 +206,15 @@ def _success(run: Run) -> str:
         counts.append(f"{run.rows_rejected} rejected")
     if run.rows_filtered:
         counts.append(f"{run.rows_filtered} filtered")
-    return f"Run succeeded: {', '.join(counts)}."
+    if not run.is_partial:
+        return f"Run succeeded: {', '.join(counts)}."
+    lost = Manifest.from_bytes((run.manifest or "").encode()).quarantined
+    named = ", ".join(str(each) for each in lost[:_MOST_NAMED])
+    more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
+    return (
+        f"Run succeeded, and its result is partial: {', '.join(counts)}; damaged and left out: "
+        f"{named}{more}."
+    )
 
 
 def _describe(database: Database, run: Run, details: str) -> None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 #: what `policy` may say
-POLICY_FIELDS = ("on_bad_row", "expect", "max_rejected")
+POLICY_FIELDS = ("on_bad_row", "expect", "max_rejected", "on_corrupt_file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,8 @@ class ScoreSummary:
         peak_rss_bytes: the most memory that this process ever held.
         backend: what predicted, with its version.
         backend_reason: why that is the model's library; empty if it is Augury's own kernel.
+        complete: False if something was damaged and left out.
+        quarantined: what that was.
     """
 
     rows_in: int
@@ -68,6 +70,8 @@ class ScoreSummary:
     backend_reason: str
     output_uri: str
     manifest_uri: str
+    complete: bool
+    quarantined: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """A plain document."""
@@ -98,7 +102,7 @@ def score_local(
         signature: the model's inputs and outputs; None: as the model and `sample` say.
         sample: a Parquet file with the columns that the model was trained on.
         columns: input columns carried into the output.
-        policy: what becomes of bad rows, as in a job: `on_bad_row`, `expect`, `max_rejected`.
+        policy: what becomes of bad rows, as in a job: see `POLICY_FIELDS`.
         on_progress: called with (rows predicted so far, rows in all); first with 0, from any
             thread, one call at a time.
 
@@ -140,6 +144,8 @@ def score_local(
         backend_reason=plan.pins.backend_reason,
         output_uri=store.url,
         manifest_uri=written.uri,
+        complete=manifest.complete,
+        quarantined=tuple(str(each) for each in manifest.quarantined),
     )
 
 

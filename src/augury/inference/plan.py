@@ -21,8 +21,8 @@ import msgspec
 
 from augury import ids
 from augury.data.dataset import RowGroup
-from augury.data.manifest import REJECTS, FileRows, Part, Rows
-from augury.data.policy import RejectedRow, RowPolicy
+from augury.data.manifest import REJECTS, FileRows, Part, Quarantined, Rows
+from augury.data.policy import OnCorruptFile, RejectedRow, RowPolicy
 from augury.errors import CorruptError
 from augury.jobs.spec import Mode
 from augury.models.signature import Signature
@@ -242,6 +242,8 @@ class Plan:
         rows_in: rows of all files.
         size_bytes: compressed bytes of the columns that will be read.
         rows: what makes a row bad, and what becomes of it.
+        on_corrupt_file: what becomes of one that cannot be read.
+        quarantined: files whose footers could not be read; they are not among `files`.
     """
 
     mode: Mode
@@ -255,6 +257,8 @@ class Plan:
     size_bytes: int
     pins: Pins
     rows: RowPolicy = field(default_factory=RowPolicy)
+    on_corrupt_file: OnCorruptFile = OnCorruptFile.FAIL
+    quarantined: tuple[Quarantined, ...] = ()
 
     def to_json(self) -> str:
         """Canonical text: the same plan gives the same text everywhere."""
@@ -280,6 +284,8 @@ class Plan:
                 prediction_columns=tuple(document.pop("prediction_columns")),
                 pins=msgspec.convert(document.pop("pins"), Pins),
                 rows=msgspec.convert(document.pop("rows"), RowPolicy),
+                on_corrupt_file=OnCorruptFile(document.pop("on_corrupt_file")),
+                quarantined=msgspec.convert(document.pop("quarantined"), tuple[Quarantined, ...]),
                 **document,
             )
         except (msgspec.MsgspecError, LookupError, TypeError, ValueError) as error:
@@ -314,6 +320,7 @@ class ShardResult:
         part: the object it wrote.
         reject_part: the object that holds its rejected rows; None if there are none.
         first_rejects: some of them, for messages.
+        quarantined: its row groups that could not be read; their rows are in none of the counts.
         unknown_categories: as in the manifest.
         seconds: wall time.
     """
@@ -327,6 +334,7 @@ class ShardResult:
     part: Part | None
     reject_part: Part | None = None
     first_rejects: tuple[RejectedRow, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
     unknown_categories: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     seconds: float = 0.0
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from augury.data import output
 from augury.data.contract import check_all, needed_columns, original_fields
 from augury.data.dataset import Footer, discover, read_footer
-from augury.data.policy import ColumnPolicy, RowPolicy, allowed_rejects, may_reject
+from augury.data.manifest import Quarantined
+from augury.data.policy import ColumnPolicy, OnCorruptFile, RowPolicy, allowed_rejects, may_reject
 from augury.data.screening import reject_fields
-from augury.errors import InvalidError
+from augury.errors import CorruptError, InvalidError
 from augury.inference.pins import make_pins
 from augury.inference.plan import (
     FileGroups,
@@ -71,14 +72,16 @@ def plan_run(
         NotFoundError: an input does not exist.
         ContractError: the data does not fit the model; with every fault of every file.
         IdentityError: an object is not the one that the input's tag names.
-        CorruptError: a footer does not parse.
+        CorruptError: a footer does not parse, and the job does not quarantine such a file; or
+            none of them parses.
         UnavailableError: a store did not answer.
     """
     _check_places(spec)
     infos = discover([(each.uri, each.tag) for each in spec.input], settings)
     check()
     names = needed_columns(model.signature, spec.columns)
-    footers = _read_footers(infos, names, settings, check)
+    read = _read_footers(infos, names, settings, check)
+    infos, footers, quarantined = _sound(infos, read, spec.on_corrupt_file)
     schemas = _distinct(infos, footers)
     rows_in = sum(footer.num_rows for footer in footers)
     schema, prediction_names = _output_schema(spec, model, schemas)
@@ -104,6 +107,8 @@ def plan_run(
             WriterSettings(dictionary_columns=output.dictionary_columns(schema)),
         ),
         rows=_row_policy(spec, names, schemas, rows_in),
+        on_corrupt_file=spec.on_corrupt_file,
+        quarantined=quarantined,
     )
     return plan, shards
 
@@ -135,18 +140,56 @@ def _read_footers(
     names: Sequence[str],
     settings: Settings,
     check: Callable[[], None],
-) -> list[Footer]:
+) -> list[Footer | CorruptError]:
     if len(infos) == 1:
-        return [read_footer(infos[0], settings, names)]
+        return [_footer(infos[0], settings, names)]
     pool = ThreadPoolExecutor(_READERS, thread_name_prefix="augury-footer")
     try:
-        futures = [pool.submit(read_footer, info, settings, names) for info in infos]
+        futures = [pool.submit(_footer, info, settings, names) for info in infos]
         return [_result(future, check) for future in futures]
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _result(future: Future[Footer], check: Callable[[], None]) -> Footer:
+def _footer(info: ObjectInfo, settings: Settings, names: Sequence[str]) -> Footer | CorruptError:
+    try:
+        return read_footer(info, settings, names)
+    except CorruptError as error:
+        return error
+
+
+def _sound(
+    infos: Sequence[ObjectInfo], read: Sequence[Footer | CorruptError], policy: OnCorruptFile
+) -> tuple[list[ObjectInfo], list[Footer], tuple[Quarantined, ...]]:
+    """The files with a footer; and the others, if they may be left out."""
+    sound: list[ObjectInfo] = []
+    footers: list[Footer] = []
+    quarantined: list[Quarantined] = []
+    for info, found in zip(infos, read, strict=True):
+        if isinstance(found, Footer):
+            sound.append(info)
+            footers.append(found)
+        elif policy is OnCorruptFile.FAIL:
+            raise found
+        else:
+            quarantined.append(_quarantined(info, found))
+    if quarantined and not sound:
+        raise CorruptError(
+            f"every input is damaged, so nothing can be scored; the first: {quarantined[0].reason}",
+            uri=quarantined[0].uri,
+        )
+    return sound, footers, tuple(quarantined)
+
+
+def _quarantined(info: ObjectInfo, error: CorruptError) -> Quarantined:
+    return Quarantined(
+        uri=info.uri, tag=info.tag, row_group=None, num_rows=None, reason=error.message
+    )
+
+
+def _result(
+    future: Future[Footer | CorruptError], check: Callable[[], None]
+) -> Footer | CorruptError:
     while True:
         try:
             return future.result(timeout=_CHECK_S)

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from augury import clock
 from augury.data.batches import FileSlice
-from augury.data.manifest import FileRows, Part
-from augury.errors import ConservationError
+from augury.data.manifest import FileRows, Part, Quarantined
+from augury.data.policy import OnCorruptFile
+from augury.errors import ConservationError, CorruptError
 from augury.inference.pins import check_pins
 from augury.inference.pipeline import Pipeline
 from augury.inference.plan import Plan, ShardResult, ShardSpec, total_rows
+from augury.inference.quarantine import unreadable, without
 from augury.inference.rejects import RejectPart
 from augury.storage.files import file_digest
 
@@ -57,7 +60,7 @@ def score_shard(
 
     Raises:
         IdentityError: an input was replaced or deleted.
-        CorruptError: an input is damaged.
+        CorruptError: an input is damaged, and the plan does not quarantine it.
         ConflictError: the plan's pins cannot be honoured here, or other content is in the place
             of the part.
         InvalidError: the model failed on the data.
@@ -67,38 +70,97 @@ def score_shard(
         UnavailableError: a store failed.
         ConservationError: rows were lost; a bug.
     """
-    started = clock.monotonic_s()
     check_pins(plan.pins, model)
-    pipeline = Pipeline(
-        plan,
-        files_of(shard),
-        model,
-        settings,
-        num_threads=num_threads,
-        on_progress=on_progress,
-        check=check,
-    )
-    with ExitStack() as stages:
-        path = stages.enter_context(_staged(output, shard.part_key))
-        rejects = RejectPart(plan, lambda: stages.enter_context(_staged(output, shard.reject_key)))
-        num_written = pipeline.run(path, rejects)
-        files = _accounted(files_of(shard), pipeline, num_written, rejects.num_rows)
-        part = _part(shard, shard.part_key, path, num_written)
-        reject_part = _reject_part(shard, rejects)
-        check()
-        if reject_part is not None and rejects.path is not None:
-            output.put_file(reject_part.key, rejects.path)
-        output.put_file(part.key, path)
-    return ShardResult(
-        seq=shard.seq,
-        **_counts(files),
-        files=files,
-        part=part,
-        reject_part=reject_part,
-        first_rejects=tuple(pipeline.rejects.first),
-        unknown_categories=pipeline.unknown_categories,
-        seconds=clock.monotonic_s() - started,
-    )
+    attempt = _Attempt(plan, model, output, settings, num_threads, on_progress, check)
+    started = clock.monotonic_s()
+    lost: tuple[Quarantined, ...] = ()
+    while True:
+        left = without(shard, lost)
+        try:
+            result = attempt.score(left)
+        except CorruptError as error:
+            found = _unreadable(plan, left, error, settings, check)
+            if not found:
+                raise
+            lost += found
+        else:
+            return replace(result, quarantined=lost, seconds=clock.monotonic_s() - started)
+
+
+def _unreadable(
+    plan: Plan,
+    shard: ShardSpec,
+    error: CorruptError,
+    settings: Settings,
+    check: Callable[[], None],
+) -> tuple[Quarantined, ...]:
+    if plan.on_corrupt_file is not OnCorruptFile.QUARANTINE:
+        return ()
+    return unreadable(plan, shard, str(error.attributes.get("uri")), settings, check)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """Scores a shard, or what is left of it; progress is taken back if it fails."""
+
+    plan: Plan
+    model: Model
+    output: ObjectStore
+    settings: Settings
+    num_threads: int
+    on_progress: Callable[[int], None]
+    check: Callable[[], None]
+
+    def score(self, shard: ShardSpec) -> ShardResult:
+        told = 0
+
+        def on_progress(num_rows: int) -> None:
+            nonlocal told
+            told += num_rows
+            self.on_progress(num_rows)
+
+        pipeline = Pipeline(
+            self.plan,
+            files_of(shard),
+            self.model,
+            self.settings,
+            num_threads=self.num_threads,
+            on_progress=on_progress,
+            check=self.check,
+        )
+        try:
+            return self._published(shard, pipeline)
+        except CorruptError:
+            self.on_progress(-told)
+            raise
+
+    def _published(self, shard: ShardSpec, pipeline: Pipeline) -> ShardResult:
+        with ExitStack() as stages:
+            path = stages.enter_context(_staged(self.output, shard.part_key))
+            rejects = RejectPart(
+                self.plan, lambda: stages.enter_context(_staged(self.output, shard.reject_key))
+            )
+            num_written = pipeline.run(path, rejects)
+            files = _accounted(files_of(shard), pipeline, num_written, rejects.num_rows)
+            part = _part(shard, shard.part_key, path, num_written)
+            reject_part = _reject_part(shard, rejects)
+            self.check()
+            if reject_part is not None and rejects.path is not None:
+                self.output.put_file(reject_part.key, rejects.path)
+            self.output.put_file(part.key, path)
+        rows = total_rows([each.rows for each in files])
+        return ShardResult(
+            seq=shard.seq,
+            rows_in=rows.rows_in,
+            rows_predicted=rows.rows_predicted,
+            rows_rejected=rows.rows_rejected,
+            rows_filtered=rows.rows_filtered,
+            files=files,
+            part=part,
+            reject_part=reject_part,
+            first_rejects=tuple(pipeline.rejects.first),
+            unknown_categories=pipeline.unknown_categories,
+        )
 
 
 def files_of(shard: ShardSpec) -> tuple[FileSlice, ...]:
@@ -170,13 +232,3 @@ def _accounted(
                 found=written,
             )
     return accounts
-
-
-def _counts(files: Sequence[FileRows]) -> dict[str, int]:
-    rows = total_rows([each.rows for each in files])
-    return {
-        "rows_in": rows.rows_in,
-        "rows_predicted": rows.rows_predicted,
-        "rows_rejected": rows.rows_rejected,
-        "rows_filtered": rows.rows_filtered,
-    }

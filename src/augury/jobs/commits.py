@@ -21,13 +21,17 @@ class Commitment:
     Attributes:
         manifest: exactly the text that will lie beside the parts.
         digest: SHA-256 of it.
+        rows_in: what the plan counted, less the rows of what was quarantined.
+        num_quarantined: files and row groups that were left out.
     """
 
     manifest: str
     digest: str
+    rows_in: int
     rows_predicted: int
     rows_rejected: int
     rows_filtered: int
+    num_quarantined: int = 0
 
 
 def commit(connection: sa.Connection, run_id: str, commitment: Commitment) -> bool:
@@ -50,9 +54,11 @@ def commit(connection: sa.Connection, run_id: str, commitment: Commitment) -> bo
             manifest=commitment.manifest,
             manifest_digest=commitment.digest,
             time_committed=clock.utc_now(),
+            rows_in=commitment.rows_in,
             rows_predicted=commitment.rows_predicted,
             rows_rejected=commitment.rows_rejected,
             rows_filtered=commitment.rows_filtered,
+            num_quarantined=commitment.num_quarantined,
         )
     )
     return changed.rowcount == 1

@@ -157,6 +157,8 @@ def _state_event(row: Any) -> Event:
         data["output_uri"] = row.output_uri
         data["manifest_uri"] = f"{row.output_uri}{MANIFEST_KEY}"
         data["manifest_digest"] = row.manifest_digest
+        data["complete"] = row.num_quarantined == 0
+        data["num_quarantined"] = row.num_quarantined
     if row.reason is not None or state is RunState.FAILED:
         data |= {"reason": row.reason, "details": row.lifecycle_details}
     return _event(row, _EVENT_TYPES[state], data, state)

@@ -58,6 +58,7 @@ class Run:
         host: the worker that holds a run of mode `batch` or `mini_batch`, while it does.
         plan: the pins as canonical JSON, once planned.
         manifest: the committed manifest's text; set once, by the commit.
+        num_quarantined: damaged files and row groups that its result was committed without.
         rows_done: rows read so far, those of unfinished shards among them.
         progress_announced: the last percentage that `augury.run.progressed` told.
         cleaned_at: when the leftovers of a run without result were removed.
@@ -90,6 +91,7 @@ class Run:
     rows_predicted: int
     rows_rejected: int
     rows_filtered: int
+    num_quarantined: int
     rows_done: int
     shards_total: int
     shards_done: int
@@ -100,6 +102,11 @@ class Run:
     def is_finished(self) -> bool:
         """True if nothing more will happen to it but deletion."""
         return self.state in TERMINAL
+
+    @property
+    def is_partial(self) -> bool:
+        """True if its committed result lacks something that could not be read."""
+        return self.num_quarantined > 0
 
     @property
     def job_spec(self) -> JobSpec:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from augury.data.policy import ColumnPolicy, OnBadRow, UnknownCategory
+from augury.data.policy import ColumnPolicy, OnBadRow, OnCorruptFile, UnknownCategory
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*\Z", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -137,6 +137,7 @@ class RunOverrides(_Spec):
     on_bad_row: OnBadRow | None = None
     expect: dict[str, Expectation] | None = None
     max_rejected: MaxRejected | None = None
+    on_corrupt_file: OnCorruptFile | None = None
     environment: dict[str, str] | None = None
     display_name: str | None = Field(default=None, max_length=255)
 
@@ -152,6 +153,7 @@ class JobSpec(_Spec):
         on_bad_row: `fail` the run at a bad row, or `reject` such rows (docs/rejects.md).
         expect: what makes a row bad, by input column.
         max_rejected: more rejected rows than this fail the run.
+        on_corrupt_file: `fail` the run at a file that cannot be read, or `quarantine` it.
         max_concurrency: most shards of one run in the hands of workers at once.
         maximum_runtime_s: seconds from the first worker's start to forced failure.
         target_shard_bytes: compressed bytes a shard should hold, about.
@@ -168,6 +170,7 @@ class JobSpec(_Spec):
     on_bad_row: OnBadRow = OnBadRow.FAIL
     expect: dict[str, Expectation] = Field(default_factory=dict)
     max_rejected: MaxRejected = MaxRejected()
+    on_corrupt_file: OnCorruptFile = OnCorruptFile.FAIL
     shape: Shape = Shape()
     max_concurrency: int = Field(default=16, ge=1)
     maximum_runtime_s: float = Field(default=86_400.0, gt=0)

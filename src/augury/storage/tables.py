@@ -323,6 +323,7 @@ runs = sa.Table(
     _count("rows_predicted"),
     _count("rows_rejected"),
     _count("rows_filtered"),
+    _count("num_quarantined"),  # files and row groups left out of the committed result
     _count("rows_done"),
     _count("shards_total"),
     _count("shards_done"),

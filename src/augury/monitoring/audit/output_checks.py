@@ -109,9 +109,11 @@ def _unbalanced(rows: Rows) -> tuple[str, str]:
 def _input_rows(output: Output) -> Iterator[Finding]:
     for file in output.manifest.files if output.manifest else ():
         num_rows = output.input_rows(file.uri, file.tag)
-        if num_rows is not None and num_rows != file.rows_in:
+        lost = output.quarantined_rows(file.uri)
+        if num_rows is not None and num_rows != file.rows_in + lost:
             subject = f"{output.subject}, input {file.uri}"
-            yield Finding(subject, f"{num_rows} rows by its footer", f"rows_in={file.rows_in}")
+            found = f"rows_in={file.rows_in}, and {lost} quarantined"
+            yield Finding(subject, f"{num_rows} rows by its footer", found)
 
 
 def _stray(output: Output) -> Iterator[Finding]:
@@ -159,9 +161,27 @@ def _shard_ranges(output: Output) -> Iterator[Finding]:
                 planned[each["uri"]] += each["num_rows"]
             seen.setdefault(place, shard.seq)
     for file in output.manifest.files:
-        if planned[file.uri] != file.rows_in:
+        expected = file.rows_in + output.quarantined_rows(file.uri)
+        if planned[file.uri] != expected:
             subject = f"{output.subject}, input {file.uri}"
-            yield Finding(subject, f"{file.rows_in} rows in shards", f"{planned[file.uri]}")
+            yield Finding(subject, f"{expected} rows in shards", f"{planned[file.uri]}")
+
+
+def _quarantine(output: Output) -> Iterator[Finding]:
+    """A partial result says so, and what it leaves out cannot be read indeed."""
+    manifest = output.manifest
+    if manifest is None:
+        return
+    lost = len(manifest.quarantined)
+    expected, found = differences(
+        {"complete": lost == 0, "num_quarantined": lost},
+        {"complete": manifest.complete, "num_quarantined": output.row.num_quarantined},
+    )
+    if found:
+        yield Finding(output.subject, f"what its manifest lists: {expected}", found)
+    for each in manifest.quarantined:
+        if output.can_read(each):
+            yield Finding(f"{output.subject}, {each}", "damaged", "every page can be read")
 
 
 def _orphan(output: Output) -> Iterator[Finding]:
@@ -198,6 +218,12 @@ OUTPUT_CHECKS: tuple[Check[Output], ...] = (
     ),
     Check(name="shard_rows", examine=_shard_rows, advice=_DO_NOT_USE),
     Check(name="shard_ranges", examine=_shard_ranges, advice=_DO_NOT_USE),
+    Check(
+        name="quarantine",
+        examine=_quarantine,
+        advice="the result leaves out what it should not, or does not say that it is partial: "
+        "start the run again, and report a bug if the file was always sound",
+    ),
 )
 UNCOMMITTED_CHECKS: tuple[Check[Output], ...] = (
     Check(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from augury.data.manifest import MANIFEST_KEY, REJECTS, Manifest, Part
+from augury.data.manifest import MANIFEST_KEY, REJECTS, Manifest, Part, Quarantined
 from augury.errors import AuguryError, CorruptError, NotFoundError
 from augury.storage.database import Database
 from augury.storage.objects import ObjectInfo, ObjectStore, locate, open_store
@@ -150,6 +150,31 @@ class Output:
             self.lose("input_rows", subject, f"its footer cannot be read: {error}")
             return None
         return num_rows
+
+    def quarantined_rows(self, uri: str) -> int:
+        """Rows of an input's row groups that were left out."""
+        quarantined = self.manifest.quarantined if self.manifest else ()
+        return sum(each.num_rows or 0 for each in quarantined if each.uri == uri)
+
+    def can_read(self, quarantined: Quarantined) -> bool:
+        """True if what was left out as damaged can be read, every column of it.
+
+        False as well if it is not the same content any more: then nobody can tell.
+        """
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+
+        try:
+            store, key = locate(quarantined.uri, self.settings)
+            with store.open(key, tag=quarantined.tag) as source:
+                file = ParquetFile(source, page_checksum_verification=True)
+                if quarantined.row_group is None:
+                    return True
+                batches = file.iter_batches(row_groups=[quarantined.row_group], use_threads=False)
+                num_rows: int = sum(batch.num_rows for batch in batches)
+                return num_rows == quarantined.num_rows
+        except (AuguryError, ArrowException, OSError, ValueError):
+            return False
 
     @cached_property
     def shards(self) -> list[sa.Row[Any]]:
