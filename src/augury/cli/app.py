@@ -22,6 +22,7 @@ from augury.cli import (
     runs,
     scoring,
     status,
+    verifying,
 )
 from augury.cli.output import example
 
@@ -79,6 +80,7 @@ for _module in (
     runs,
     planning,
     scoring,
+    verifying,
     models,
     resources,
     audit,

@@ -23,6 +23,8 @@ MANIFEST_KEY = "_manifest.json"
 REJECTS = "_rejected/"
 VERSION = 1
 
+_RESERVED = ("_", ".")
+
 UnknownCategories = Mapping[str, Mapping[str, int]]
 
 
@@ -193,6 +195,16 @@ class Manifest:
                 found=manifest.content_digest,
             )
         return manifest
+
+
+def looks_like_data(key: str) -> bool:
+    """True for keys that somebody would take for output, whoever wrote them.
+
+    Readers skip names with an underscore or a dot before them. They skip rejects too, but whoever
+    looks for rejects lists their folder.
+    """
+    names = key.removeprefix(REJECTS).split("/")
+    return not any(name.startswith(_RESERVED) for name in names)
 
 
 def content_digest(sha256s: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ from its own footer.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from augury.data.manifest import MANIFEST_KEY, REJECTS, Manifest, Part, Quarantined
+from augury.data.manifest import MANIFEST_KEY, Manifest, Part, Quarantined, looks_like_data
+from augury.data.verification import PartFound, read_part
 from augury.errors import AuguryError, CorruptError, NotFoundError
 from augury.storage.database import Database
 from augury.storage.objects import ObjectInfo, ObjectStore, locate, open_store
@@ -22,22 +22,6 @@ from augury.storage.tables import runs, work
 
 if TYPE_CHECKING:
     from augury.settings import Settings
-
-_BLOCK_BYTES = 8 * 2**20
-_READER_RESERVED = "_"
-
-
-@dataclass(frozen=True)
-class PartFound:
-    """A part as its bytes say.
-
-    Attributes:
-        num_rows: of its footer; None if it has none that can be read.
-    """
-
-    size_bytes: int
-    sha256: str
-    num_rows: int | None
 
 
 @dataclass
@@ -99,31 +83,15 @@ class Output:
 
     def _read(self, key: str) -> PartFound | None:
         try:
-            return self._read_part(key)
+            return read_part(self.store, key)
         except NotFoundError:  # deleted since it was listed
             return None
-
-    def _read_part(self, key: str) -> PartFound:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import read_metadata
-
-        hasher = hashlib.sha256()
-        with self.store.open(key) as file:
-            size_bytes = file.size()
-            while block := file.read(_BLOCK_BYTES):
-                hasher.update(block)
-            file.seek(0)
-            try:
-                num_rows = read_metadata(file).num_rows
-            except (ArrowException, OSError):
-                num_rows = None
-        return PartFound(size_bytes, hasher.hexdigest(), num_rows)
 
     @property
     def strays(self) -> list[str]:
         """Keys that somebody would take for data, or for rejects, and that no manifest names."""
         named = {part.key for part in self.parts}
-        return [key for key in self.objects if not _reserved(key) and key not in named]
+        return [key for key in self.objects if looks_like_data(key) and key not in named]
 
     def manifest_bytes(self) -> bytes | None:
         """The manifest object's content; None if there is none."""
@@ -186,15 +154,6 @@ class Output:
         )
         with self.database.read() as connection:
             return list(connection.execute(select))
-
-
-def _reserved(key: str) -> bool:
-    """True for names that readers skip: those with an underscore or a dot before them.
-
-    Readers skip rejects too, but whoever looks for them lists their folder.
-    """
-    names = key.removeprefix(REJECTS).split("/")
-    return any(name.startswith((_READER_RESERVED, ".")) for name in names)
 
 
 def load_run(database: Database, run_id: str) -> sa.Row[Any] | None:
