@@ -13,8 +13,9 @@ from runs_world import RunsWorld
 from augury import clock
 from augury.errors import LostLeaseError
 from augury.jobs import logs, overdue, work, workers
+from augury.jobs.runs import Run
 from augury.jobs.spec import Mode
-from augury.jobs.states import RunState
+from augury.jobs.states import Priority, RunState
 from augury.jobs.work import WorkItem
 from augury.storage import tables
 from augury.storage.database import Database
@@ -424,3 +425,37 @@ def test_ready_work_is_found_by_its_index(sqlite_database: Database) -> None:
         ((looked, parameters),) = [each for each in executed if "FROM work" in each[0]]
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {looked}", parameters).all()
     assert any("ix_work_ready" in row[-1] for row in plan), plan
+
+
+# --- live work before replays ---------------------------------------------------------------------
+
+
+def _as_replay(world: RunsWorld, run: Run) -> None:
+    for table, key in ((tables.runs, tables.runs.c.id), (tables.work, tables.work.c.run_id)):
+        later = sa.update(table).where(key == run.id).values(priority=Priority.REPLAY)
+        world.database.transact(lambda c, s=later: c.execute(s))
+
+
+def test_live_work_goes_before_a_replay_that_waits_longer(world: RunsWorld) -> None:
+    replay = world.start(mode=Mode.DISTRIBUTED)
+    _as_replay(world, replay)
+    live = world.start(mode=Mode.DISTRIBUTED)
+    assert world.claimed(world.worker()).run_id == live.id
+    assert world.claimed(world.worker()).run_id == replay.id
+
+
+def test_a_replay_lets_live_work_go_first_between_two_shards(world: RunsWorld) -> None:
+    replay = world.start(mode=Mode.DISTRIBUTED)
+    _as_replay(world, replay)
+    world.plan(world.claimed(world.worker()), 3)
+    first = world.claimed(world.worker())
+    assert (first.run_id, first.priority) == (replay.id, Priority.REPLAY)
+    world.start(mode=Mode.BATCH)
+    with world.database.read() as connection:
+        assert not work.must_yield(connection, first)  # that is another queue
+    live = world.start(mode=Mode.DISTRIBUTED)
+    assert world.database.transact(lambda c: work.claim_next(c, first, host=None)) is None
+    assert world.claimed(world.worker(), "distributed").run_id == live.id
+    following = world.database.transact(lambda c: work.claim_next(c, first, host=None))
+    assert following is not None
+    assert following.run_id == replay.id

@@ -46,6 +46,7 @@ from augury.jobs import reports, work, workers
 from augury.jobs.executor import Executor
 from augury.jobs.reports import Failure, Finished
 from augury.jobs.spec import Mode
+from augury.jobs.states import Priority
 from augury.jobs.work import HELD_MODES, WorkItem
 from augury.settings import Settings
 from augury.storage.database import Database
@@ -240,13 +241,19 @@ class Worker:
         if before.queue == Mode.BATCH and Mode.MINI_BATCH in self.queues:
             self._take_turn(Mode.MINI_BATCH)
         found = None
-        if not self.is_draining:
+        if not self.is_draining and not self._must_yield(before):
             found = self._claim((before.queue,), run_id=before.run_id)
         if found is None:
             self._database.transact(
                 lambda connection: work.let_go(self._database, connection, self.id, before.run_id)
             )
         return found
+
+    def _must_yield(self, before: WorkItem) -> bool:
+        if before.priority == Priority.LIVE:  # as nearly always: then nobody need be asked
+            return False
+        with self._database.read() as connection:
+            return work.must_yield(connection, before)
 
     def _claim(self, queues: Sequence[str], run_id: str | None = None) -> WorkItem | None:
         """Looks before it writes: most looks find nothing, and writers take turns."""

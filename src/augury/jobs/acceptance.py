@@ -17,7 +17,7 @@ from augury import clock, ids
 from augury.errors import ConflictError, Fault, InvalidError
 from augury.jobs.lifecycle import announce
 from augury.jobs.spec import Input, JobSpec, Mode, RunOverrides
-from augury.jobs.states import RunState, WorkState
+from augury.jobs.states import LIVE_EPOCH, Priority, RunState, WorkState
 from augury.resources import store
 from augury.resources.store import Kind, Resource
 from augury.storage.database import Database
@@ -38,6 +38,8 @@ class RunDraft:
         position: of the event that led here, if one did.
         outcome_id: of the outcome that led here, if one did.
         display_name: as shown to people; None: made from the job's name.
+        epoch: `0` for live runs; a replay's id for those that it started.
+        priority: whether live work goes first.
     """
 
     run_key: str
@@ -47,6 +49,8 @@ class RunDraft:
     position: int | None = None
     outcome_id: str | None = None
     display_name: str | None = None
+    epoch: str = LIVE_EPOCH
+    priority: Priority = Priority.LIVE
 
 
 def run_key(rule_id: str, action: str, epoch: str, occurrence: str) -> str:
@@ -77,8 +81,8 @@ def accept_runs(
     inserted = database.insert_new(connection, runs, list(rows.values()), *runs.c)
     accepted = sorted(inserted, key=lambda row: row.run_key)
     if accepted:
-        queues = {draft.run_key: first_queue(draft.spec) for draft in drafts}
-        plans = [_plan_row(row.id, queues[row.run_key]) for row in accepted]
+        by_key = {draft.run_key: draft for draft in drafts}
+        plans = [_plan_row(row.id, by_key[row.run_key]) for row in accepted]
         connection.execute(sa.insert(work), plans)
         announce(database, connection, accepted)
     return {row.run_key: row.id for row in accepted}
@@ -102,18 +106,21 @@ def _run_row(draft: RunDraft) -> dict[str, Any]:
         "mode": None if spec.mode is Mode.AUTO else spec.mode,
         "position": draft.position,
         "outcome_id": draft.outcome_id,
+        "epoch": draft.epoch,
+        "priority": draft.priority,
         "time_accepted": clock.utc_now(),
         "output_uri": f"{spec.output.rstrip('/')}/{run_id}/",
     }
 
 
-def _plan_row(run_id: str, queue: str) -> dict[str, Any]:
+def _plan_row(run_id: str, draft: RunDraft) -> dict[str, Any]:
     return {
         "id": ids.new_id("work"),
         "run_id": run_id,
         "kind": "plan",
         "seq": 0,
-        "queue": queue,
+        "queue": first_queue(draft.spec),
+        "priority": draft.priority,
         "state": WorkState.READY,
         "ready_at": clock.utc_now(),
     }

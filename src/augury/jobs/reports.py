@@ -133,7 +133,7 @@ def finish_plan(
     logs.append(connection, run.id, "info", f"{details} Mode {planned.mode}.")
     window = run.spec["max_concurrency"]
     rows = [
-        _shard_row(run.id, seq, spec, planned.mode, is_ready=seq < window)
+        _shard_row(item, seq, spec, planned.mode, is_ready=seq < window)
         for seq, spec in enumerate(planned.shards)
     ]
     connection.execute(sa.insert(work), rows)
@@ -143,14 +143,15 @@ def finish_plan(
 
 
 def _shard_row(
-    run_id: str, seq: int, spec: Mapping[str, Any], mode: Mode, *, is_ready: bool
+    plan: WorkItem, seq: int, spec: Mapping[str, Any], mode: Mode, *, is_ready: bool
 ) -> dict[str, Any]:
     return {
         "id": ids.new_id("work"),
-        "run_id": run_id,
+        "run_id": plan.run_id,
         "kind": SHARD,
         "seq": seq,
         "queue": mode,
+        "priority": plan.priority,
         "state": WorkState.READY if is_ready else WorkState.WAITING,
         "spec": spec,
         "ready_at": clock.utc_now() if is_ready else None,

@@ -55,6 +55,8 @@ class Run:
         reason: error code of a run that failed or was canceled.
         mode: None until planned when the job says `auto`.
         position: of the event that led here, in the ledger.
+        epoch: `0`, or the id of the replay that started it.
+        priority: smaller is sooner; see `states.Priority`.
         host: the worker that holds a run of mode `batch` or `mini_batch`, while it does.
         plan: the pins as canonical JSON, once planned.
         manifest: the committed manifest's text; set once, by the commit.
@@ -78,6 +80,8 @@ class Run:
     mode: str | None
     position: int | None
     outcome_id: str | None
+    epoch: str
+    priority: int
     time_accepted: datetime
     time_started: datetime | None
     time_finished: datetime | None

@@ -24,6 +24,7 @@ _ITEM = (
     work.c.kind,
     work.c.seq,
     work.c.queue,
+    work.c.priority,
     work.c.spec,
     work.c.token,
     work.c.attempts,
@@ -46,7 +47,7 @@ CANDIDATES = (
         sa.or_(*(runs.c.state == state for state in LIVE)),
         sa.or_(runs.c.host.is_(None), runs.c.host == sa.bindparam("holder")),
     )
-    .order_by(work.c.ready_at, work.c.seq)
+    .order_by(work.c.priority, work.c.ready_at, work.c.seq)
     .limit(sa.bindparam("most"))
 )
 CANDIDATES_OF_RUN = CANDIDATES.where(work.c.run_id == sa.bindparam("run"))
@@ -77,6 +78,19 @@ CLAIM_NEXT = _LEASE.where(
     .order_by(_following.c.ready_at, _following.c.seq)
     .limit(1)
     .scalar_subquery(),
+)
+# what waits for anybody and goes before work of this priority
+SOONER = (
+    sa.select(work.c.id)
+    .join(runs, runs.c.id == work.c.run_id)
+    .where(
+        IS_READY,
+        work.c.queue == sa.bindparam("its_queue"),
+        work.c.priority < sa.bindparam("priority"),
+        work.c.ready_at <= sa.bindparam("now"),
+        runs.c.host.is_(None),
+    )
+    .limit(1)
 )
 SET_HOST = (
     sa.update(runs).where(runs.c.id == sa.bindparam("run")).values(host=sa.bindparam("holder"))

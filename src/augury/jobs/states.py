@@ -12,7 +12,7 @@ states it may leave, so of two racing transitions one wins and the other learns 
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 
 class RunState(StrEnum):
@@ -61,6 +61,16 @@ class WorkState(StrEnum):
     DONE = "DONE"  #: its result is recorded
     FAILED = "FAILED"  #: given up; `error` says why
     CANCELED = "CANCELED"  #: its run ended before it was done
+
+
+LIVE_EPOCH = "0"  # what is decided when an event arrives; a replay is an epoch of its own
+
+
+class Priority(IntEnum):
+    """Whose work is claimed first; smaller is sooner, and nothing of a kind overtakes its own."""
+
+    LIVE = 0  #: what happens now
+    REPLAY = 10  #: what happened before, again; waits while live work is ready
 
 
 class OutcomeState(StrEnum):

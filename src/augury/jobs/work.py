@@ -19,7 +19,7 @@ from augury.errors import LostLeaseError
 from augury.jobs import statements
 from augury.jobs.lifecycle import lock_run, transition
 from augury.jobs.spec import Mode
-from augury.jobs.states import LIVE, RunState
+from augury.jobs.states import LIVE, Priority, RunState
 from augury.storage.database import Database
 from augury.storage.tables import runs, work
 
@@ -40,6 +40,7 @@ class WorkItem:
         spec: the shard, as its plan says; None for `plan`.
         token: of this claim; a later claim has a greater one.
         attempts: claims so far that were not given back, this one included.
+        priority: its run's; smaller is sooner.
     """
 
     id: str
@@ -51,6 +52,7 @@ class WorkItem:
     token: int
     attempts: int
     worker_id: str
+    priority: int = Priority.LIVE
 
     @property
     def is_shard(self) -> bool:
@@ -76,7 +78,7 @@ def claim(
         database: for the dialect.
         connection: the transaction.
         worker_id: who takes it; it must hold nothing else.
-        queues: where to look; oldest first among all of them.
+        queues: where to look; live work first, then the oldest among all of them.
         run_id: look only at this run.
     """
     for candidate in _candidates(connection, worker_id, queues, run_id, _CANDIDATES):
@@ -95,14 +97,15 @@ def claim_next(connection: sa.Connection, before: WorkItem, *, host: str | None)
     """Takes the next ready shard of a run for the worker that has just reported one of it.
 
     The same as `claim` of that run, without another look at the run: it is for the transaction of
-    the report, which has the run's row and knows that it goes on.
+    the report, which has the run's row and knows that it goes on. A replay stops here as soon as
+    live work waits: it goes on when its turn comes.
 
     Args:
         connection: the transaction.
         before: the reported shard.
         host: the run's holder.
     """
-    if host not in (None, before.worker_id):
+    if host not in (None, before.worker_id) or must_yield(connection, before):
         return None
     taken = connection.execute(
         statements.CLAIM_NEXT,
@@ -118,6 +121,14 @@ def claim_next(connection: sa.Connection, before: WorkItem, *, host: str | None)
     if host is None and before.queue in HELD_MODES:
         set_host(connection, before.run_id, before.worker_id)
     return item_of(taken)
+
+
+def must_yield(connection: sa.Connection, before: WorkItem) -> bool:
+    """Whether something that goes before the rest of a replay's run is ready in its queue."""
+    if before.priority == Priority.LIVE:
+        return False
+    wanted = {"its_queue": before.queue, "priority": before.priority, "now": clock.utc_now()}
+    return connection.execute(statements.SOONER, wanted).first() is not None
 
 
 def is_ready(
@@ -175,6 +186,7 @@ def item_of(row: Any) -> WorkItem:
         spec=row.spec,
         token=row.token,
         attempts=row.attempts,
+        priority=row.priority,
         worker_id=row.worker_id,
     )
 

@@ -310,6 +310,8 @@ runs = sa.Table(
     sa.Column("mode", sa.String(16), nullable=True),  # null until planned when the job says auto
     sa.Column("position", sa.BigInteger, nullable=True),  # the event that led here
     sa.Column("outcome_id", _Id, nullable=True),
+    sa.Column("epoch", _Name, nullable=False, server_default="0"),  # 0: live; else the replay's id
+    sa.Column("priority", sa.Integer, nullable=False, server_default="0"),  # see states.Priority
     _at("time_accepted"),
     _at("time_started", nullable=True),
     _at("time_finished", nullable=True),
@@ -353,6 +355,7 @@ work = sa.Table(
     sa.Column("kind", sa.String(16), nullable=False),  # plan | shard
     sa.Column("seq", sa.Integer, nullable=False),
     sa.Column("queue", sa.String(32), nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="0"),  # its run's
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("spec", _Json, nullable=True),
     sa.Column("result", _Json, nullable=True),
@@ -369,6 +372,7 @@ work = sa.Table(
     sa.Index(
         "ix_work_ready",
         "queue",
+        "priority",
         "ready_at",
         sqlite_where=sa.text("state = 'READY'"),
         postgresql_where=sa.text("state = 'READY'"),
