@@ -67,6 +67,14 @@ class Settings(BaseSettings):
     duplicate_window_days: int = Field(
         default=90, ge=1, description="Days for which (source, id) of an event is remembered."
     )
+    retain_events_days: float = Field(
+        default=0.0,
+        ge=0,
+        description="Days after which events move from the ledger to files in the store; 0: never.",
+    )
+    archive_events: int = Field(
+        default=5_000, ge=1, description="Most events in one file of the archive."
+    )
     worker_cpus: int = Field(default=0, ge=0, description="CPUs of one worker; 0: all of the host.")
     max_event_bytes: int = Field(
         default=262_144, ge=1, description="Largest accepted event, in bytes."

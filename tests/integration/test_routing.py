@@ -15,6 +15,8 @@ from augury.errors import NotFoundError, UnavailableError
 from augury.events.envelope import new_event
 from augury.jobs.states import OutcomeState
 from augury.routing import dead_letters, ledger, router
+from augury.routing.history import History
+from augury.routing.ledger import EventFilter
 from augury.settings import Settings
 from augury.storage import tables
 from augury.storage.database import Database
@@ -391,33 +393,32 @@ def test_the_ledger_can_be_read(world: World) -> None:
     rule_id = world.rule("things", {"type": ["acme.thing"]})
     world.publish(event(id="a", n=1), event("acme.other", id="b"), event(id="a", n=2))
     world.drain()
+    history = History(world.database, world.settings)
+    newest, *_ = history.latest(EventFilter(source="/test"))
+    things = [past.event for past in history.latest(EventFilter(type="acme.thing"))]
+    acme = EventFilter(type="acme.*")
+    assert [past.event.event_id for past in history.latest(acme)] == ["a", "b", "a"]
+    assert [e.position for e in things] == sorted((e.position for e in things), reverse=True)
+    page = history.latest(acme, limit=1)
+    rest = history.latest(acme, before=page[0].event.position)
+    assert [past.event.event_id for past in rest] == ["b", "a"]
+    assert newest.event.duplicate_of == things[-1].position
+    shown = history.show("a")
+    assert shown.event.document["data"] == {"n": 1}
+    assert [o.state for o in shown.outcomes] == [OutcomeState.STARTED]
+    assert history.show(str(newest.event.position)) == newest
+    for absent in ("nope", 10**30, -1, ""):
+        with pytest.raises(NotFoundError):
+            history.show(absent)
     with world.database.read() as connection:
-        newest, *_ = ledger.list_events(connection, source="/test")
-        things = ledger.list_events(connection, type="acme.thing")
-        assert [e.event_id for e in ledger.list_events(connection, type="acme.*")] == [
-            "a",
-            "b",
-            "a",
-        ]
-        assert [e.position for e in things] == sorted((e.position for e in things), reverse=True)
-        page = ledger.list_events(connection, type="acme.*", limit=1)
-        rest = ledger.list_events(connection, type="acme.*", before=page[0].position)
-        assert [e.event_id for e in rest] == ["b", "a"]
-        assert newest.duplicate_of == things[-1].position
-        shown, outcomes = ledger.show_event(connection, "a")
-        assert shown.document["data"] == {"n": 1}
-        assert [o.state for o in outcomes] == [OutcomeState.STARTED]
-        assert ledger.show_event(connection, str(newest.position))[0] == newest
-        assert ledger.list_outcomes(connection, run_id=outcomes[0].run_id) == outcomes
+        run_id = shown.outcomes[0].run_id
+        assert ledger.list_outcomes(connection, run_id=run_id) == [*shown.outcomes]
         assert len(ledger.list_outcomes(connection, state=OutcomeState.SUPPRESSED)) == 1
         assert ledger.count_outcomes(connection, rule_id=rule_id) == {
             OutcomeState.STARTED: 1,
             OutcomeState.SUPPRESSED: 1,
         }
         assert ledger.count_events(connection)["duplicates"] == 1
-        for absent in ("nope", 10**30, -1, ""):
-            with pytest.raises(NotFoundError):
-                ledger.show_event(connection, absent)
 
 
 def test_a_buried_event_of_ours_leaves_the_outbox(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from augury import clock
 from augury.cli.context import Json, Limit, given_json, open_engine, read_text
 from augury.cli.output import (
     echo,
@@ -16,15 +19,30 @@ from augury.cli.output import (
     print_json,
     print_list,
     print_table,
+    shown,
 )
 
 if TYPE_CHECKING:
     from augury.engine import Engine
     from augury.events.envelope import Event
-    from augury.routing.ledger import LedgerEvent, LedgerOutcome
+    from augury.routing.archives import PastEvent
+    from augury.routing.ledger import EventFilter, LedgerOutcome
 
 _POLL_S = 0.5
 _MOST_AT_ONCE = 1000
+RuleFilter = Annotated[
+    str | None, typer.Option("--rule", help="Only what this rule matched; its name or id.")
+]
+SinceFilter = Annotated[
+    str | None,
+    typer.Option("--since", help="Accepted then or later: a time, a day, or how long ago (30d)."),
+]
+UntilFilter = Annotated[
+    str | None, typer.Option("--until", help="Accepted before: a time, a day, or how long ago.")
+]
+OutcomeFilter = Annotated[
+    str | None, typer.Option("--outcome", help="Only with such an outcome, for example DEAD.")
+]
 TypeFilter = Annotated[
     str | None, typer.Option("--type", help="Only of this type; may end in '*'.")
 ]
@@ -42,9 +60,19 @@ def add_to(app: typer.Typer) -> None:
     events = typer.Typer(
         help="Accepted events and what became of them.", no_args_is_help=True, rich_markup_mode=None
     )
-    events.command("list", epilog=example("augury events list --type 'augury.run.*'"))(list_)
+    events.command(
+        "list",
+        epilog=example(
+            "augury events list --type 'augury.run.*'",
+            "augury events list --rule score_arrivals --outcome DEAD --since 7d",
+        ),
+    )(list_)
     events.command(epilog=example("augury events show 4711", "augury events show evt_01JD3Z"))(show)
-    events.command(epilog=example("augury events tail --type 'augury.object.*' --json"))(tail)
+    events.command(
+        epilog=example(
+            "augury events tail -f --type 'augury.object.*'", "augury events tail -f --json"
+        )
+    )(tail)
     app.add_typer(events, name="events")
 
 
@@ -114,30 +142,44 @@ def _events_in(text: bytes, max_bytes: int) -> list[Event]:
 
 
 def list_(
+    *,
     event_type: TypeFilter = None,
     source: SourceFilter = None,
+    rule: RuleFilter = None,
+    since: SinceFilter = None,
+    until: UntilFilter = None,
+    outcome: OutcomeFilter = None,
     limit: Limit = 20,
     before: Annotated[
         int | None, typer.Option(help="Only at positions smaller than this one.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Accepted events, newest first."""
+    """Accepted events, newest first; archived ones among them."""
     from augury.engine.views import event_view
-    from augury.routing.ledger import list_events
 
-    with open_engine() as engine, engine.database.read() as connection:
-        found = list_events(connection, type=event_type, source=source, limit=limit, before=before)
+    with open_engine() as engine:
+        wanted = _filter(
+            engine,
+            type=event_type,
+            source=source,
+            rule=rule,
+            since=since,
+            until=until,
+            outcome=outcome,
+        )
+        found = engine.history().latest(wanted, limit=limit, before=before)
     print_list(
         found,
         {
-            "position": lambda event: event.position,
-            "accepted": lambda event: event.accepted_at,
-            "type": lambda event: event.type,
-            "source": lambda event: event.source,
-            "subject": lambda event: event.subject,
-            "rules": lambda event: len(event.matched),
-            "duplicate of": lambda event: event.duplicate_of,
+            "position": lambda past: past.event.position,
+            "accepted": lambda past: past.event.accepted_at,
+            "type": lambda past: past.event.type,
+            "source": lambda past: past.event.source,
+            "subject": lambda past: past.event.subject,
+            "rules": lambda past: len(past.event.matched),
+            "outcomes": lambda past: summed_up(past.outcomes),
+            "duplicate of": lambda past: past.event.duplicate_of,
         },
         as_json=as_json,
         view=event_view,
@@ -146,57 +188,121 @@ def list_(
     )
 
 
+def _filter(engine: Engine, **given: str | None) -> EventFilter:
+    from augury.engine.filters import event_filter
+
+    with engine.database.read() as connection:
+        return event_filter(connection, **given)
+
+
+def summed_up(outcomes: Sequence[LedgerOutcome]) -> str:
+    """How many outcomes there are in each state, for one line: `2 STARTED, 1 DEAD`."""
+    counts = Counter(outcome.state.value for outcome in outcomes)
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
 def show(
     event: Annotated[str, typer.Argument(help="Ledger position, or the event's id.")],
     as_json: Json = False,
 ) -> None:
-    """One event with the outcome of every action of every rule that matched it."""
+    """One event, what every action of every rule made of it, and the runs it led to."""
     from augury.engine.views import event_view
-    from augury.routing.ledger import show_event
 
-    with open_engine() as engine, engine.database.read() as connection:
-        found, outcomes = show_event(connection, event)
+    with open_engine() as engine:
+        past = engine.history().show(event)
+        names, states = _names(engine, past), _run_states(engine, past)
     if as_json:
-        print_json(event_view(found, outcomes))
+        print_json(event_view(past))
     else:
-        _show(found, outcomes)
+        _show(past, names, states)
 
 
-def _show(event: LedgerEvent, outcomes: list[LedgerOutcome]) -> None:
+def _names(engine: Engine, past: PastEvent) -> dict[str, str]:
+    """Names of the rules that an event met or that acted on it, by id."""
+    from augury.routing.ledger import rule_names
+
+    with engine.database.read() as connection:
+        ids = {*past.event.matched, *(outcome.rule_id for outcome in past.outcomes)}
+        return rule_names(connection, ids)
+
+
+def _run_states(engine: Engine, past: PastEvent) -> dict[str, str]:
+    from augury.jobs.runs import run_states
+
+    ids = {outcome.run_id for outcome in past.outcomes if outcome.run_id is not None}
+    with engine.database.read() as connection:
+        return run_states(connection, ids)
+
+
+def _show(past: PastEvent, names: Mapping[str, str], states: Mapping[str, str]) -> None:
+    event = past.event
     print_fields(
         {
             "position": event.position,
             "accepted": event.accepted_at,
             "ruleset": event.ruleset_version,
-            "matched": list(event.matched),
+            "matched": ", ".join(names.get(rule_id, rule_id) for rule_id in event.matched),
             "duplicate of": event.duplicate_of,
             "entry": f"{event.incarnation} {event.entry_id}",
+            "archived": past.is_archived,
         }
     )
     print_json(event.document, indent=True)
-    rows = [[each.rule_id, each.action, each.state, each.run_id, each.reason] for each in outcomes]
-    print_table(["rule", "action", "state", "run", "reason"], rows, empty="no rule matched")
+    rows = [
+        [
+            names.get(each.rule_id, each.rule_id),
+            *(each.action, each.epoch, each.state, each.run_id),
+            states.get(each.run_id or ""),
+            each.reason,
+        ]
+        for each in past.outcomes
+    ]
+    headings = ["rule", "action", "epoch", "outcome", "run", "run state", "reason"]
+    print_table(headings, rows, empty="no rule matched")
 
 
-def tail(event_type: TypeFilter = None, source: SourceFilter = None, as_json: Json = False) -> None:
-    """Prints events as they are accepted, until Ctrl-C."""
-    from augury import clock
-    from augury.cli.output import shown
-    from augury.engine.views import event_view
-    from augury.routing.ledger import list_events
+def tail(
+    *,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on as events are accepted, until Ctrl-C.")
+    ] = False,
+    event_type: TypeFilter = None,
+    source: SourceFilter = None,
+    rule: RuleFilter = None,
+    outcome: OutcomeFilter = None,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, max=1000, help="Show so many of the last ones.")
+    ] = 10,
+    as_json: Json = False,
+) -> None:
+    """The last events, the newest at the end; with -f also those that are accepted from now on.
 
-    after: int | None = None
+    What is open at that time (an outcome that is QUEUED, say) is shown as it was then.
+    """
     with open_engine() as engine:
-        while True:
-            with engine.database.read() as connection:
-                found = list_events(connection, type=event_type, source=source, limit=500)
-            fresh = [event for event in found if after is not None and event.position > after]
-            for event in reversed(fresh):
-                if as_json:
-                    print_json(event_view(event))
-                else:
-                    echo(f"{shown(event.accepted_at)}  {event.position:>8}  {event.type}  "
-                         f"{event.subject or event.event_id}")  # fmt: skip
-            flush()
-            after = max([event.position for event in found], default=after or 0)
+        wanted = _filter(engine, type=event_type, source=source, rule=rule, outcome=outcome)
+        history = engine.history()
+        after = history.newest()
+        last = history.latest(wanted, limit=lines, before=after + 1) if lines else []
+        for past in reversed(last):
+            _tell(past, as_json=as_json)
+        flush()
+        while follow:
             clock.sleep_s(_POLL_S)
+            for reached, page in history.pages(wanted, after=after):
+                for past in page:
+                    _tell(past, as_json=as_json)
+                after = reached
+            flush()
+
+
+def _tell(past: PastEvent, *, as_json: bool) -> None:
+    from augury.engine.views import event_view
+
+    if as_json:
+        print_json(event_view(past))
+        return
+    event = past.event
+    became = summed_up(past.outcomes) or ("duplicate" if event.duplicate_of else "no rule")
+    echo(f"{shown(event.accepted_at)}  {event.position:>8}  {event.type}  "
+         f"{event.subject or event.event_id}  {became}")  # fmt: skip

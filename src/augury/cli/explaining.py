@@ -11,8 +11,7 @@ from augury.cli.context import Json, open_engine, read_text
 from augury.cli.output import echo, example, note, print_json, print_table, shown
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
+    from augury.engine import Engine
     from augury.engine.explaining import ExplainedEvent, ExplainedRule, Explanation
     from augury.rules.explain import Failure
 
@@ -45,8 +44,8 @@ def explain(
     """
     from augury.engine.explaining import explain_event
 
-    with open_engine() as engine, engine.database.read() as connection:
-        explained = explain_event(_event(connection, event), _rule(connection, rule, rule_in_file))
+    with open_engine() as engine:
+        explained = explain_event(_event(engine, event), _rule(engine, rule, rule_in_file))
     if as_json:
         print_json(explained)
     else:
@@ -58,21 +57,22 @@ def is_file(text: str) -> bool:
     return text == "-" or text.endswith(_FILE_SUFFIXES) or Path(text).is_file()
 
 
-def _event(connection: sa.Connection, text: str) -> ExplainedEvent:
+def _event(engine: Engine, text: str) -> ExplainedEvent:
     from augury.engine.explaining import event_in_file, event_in_ledger
 
     if is_file(text):
         return event_in_file(read_text(text), text)
-    return event_in_ledger(connection, text)
+    return event_in_ledger(engine.history(), text)
 
 
-def _rule(connection: sa.Connection, text: str, name: str | None) -> ExplainedRule:
+def _rule(engine: Engine, text: str, name: str | None) -> ExplainedRule:
     from augury.engine import explaining
     from augury.engine.rule_files import read_rule_file
 
     if is_file(text):
         return explaining.rule_in_file(read_rule_file(read_text(text), origin=text, rule=name))
-    return explaining.rule_by_name(connection, text)
+    with engine.database.read() as connection:
+        return explaining.rule_by_name(connection, text)
 
 
 def _show(explained: Explanation) -> None:

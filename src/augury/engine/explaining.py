@@ -15,7 +15,7 @@ import msgspec
 from augury.errors import InvalidError
 from augury.resources import store
 from augury.resources.store import Kind
-from augury.routing.ledger import LedgerEvent, LedgerOutcome, show_event
+from augury.routing.ledger import LedgerOutcome
 from augury.rules.explain import Failure, explain
 from augury.rules.pattern import Pattern, compile_pattern
 from augury.rules.spec import RuleSpec
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from augury.engine.rule_files import RuleFile
+    from augury.routing.history import History
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +75,20 @@ class Explanation:
     notes: tuple[str, ...] = field(default=())
 
 
-def event_in_ledger(connection: sa.Connection, position_or_id: str) -> ExplainedEvent:
+def event_in_ledger(history: History, position_or_id: str) -> ExplainedEvent:
     """An accepted event with its outcomes.
 
     Raises:
         NotFoundError: there is none.
     """
-    found, outcomes = show_event(connection, position_or_id)
-    return _of_ledger(found, outcomes)
-
-
-def _of_ledger(found: LedgerEvent, outcomes: list[LedgerOutcome]) -> ExplainedEvent:
+    past = history.show(position_or_id)
+    found = past.event
     return ExplainedEvent(
         document=found.document,
         position=found.position,
         ruleset_version=found.ruleset_version,
         matched=found.matched,
-        outcomes=tuple(outcomes),
+        outcomes=past.outcomes,
     )
 
 

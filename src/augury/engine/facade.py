@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from augury.resources.documents import Entry
     from augury.resources.store import Change, Kind, Resource
     from augury.routing.dead_letters import DeadLetter
+    from augury.routing.history import History
 
 _SDK_SOURCE = "augury/sdk"
 
@@ -50,6 +51,12 @@ class Engine(Parts):
             UnavailableError: the bus did not confirm.
         """
         return self.bus.publish([event.to_json() for event in events])
+
+    def history(self) -> History:
+        """Everything that was ever accepted, in the ledger and in its archive."""
+        from augury.routing.history import History
+
+        return History(self.database, self.settings)
 
     def durability(self) -> Durability:
         """What *accepted* means on the present bus."""

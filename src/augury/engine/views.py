@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from augury.inference.plan import Plan, ShardSpec
     from augury.jobs.runs import Run
     from augury.models.registry import ModelVersion
-    from augury.routing.ledger import LedgerEvent, LedgerOutcome
+    from augury.routing.archives import PastEvent
 
 _BULKY = frozenset({"plan", "manifest", "run_key"})
 
@@ -56,14 +56,12 @@ def run_view(run: Run) -> dict[str, Any]:
     return {**view(run, without=_BULKY), **derived}
 
 
-def event_view(
-    event: LedgerEvent, outcomes: Sequence[LedgerOutcome] | None = None
-) -> dict[str, Any]:
-    """An accepted event; `event` is its structured form, `outcomes` are given when shown alone."""
-    shown = view(event, without=frozenset({"document"}))
-    shown["event"] = event.document
-    if outcomes is not None:
-        shown["outcomes"] = [view(outcome) for outcome in outcomes]
+def event_view(past: PastEvent) -> dict[str, Any]:
+    """An accepted event with its outcomes; `event` is its structured form."""
+    shown = view(past.event, without=frozenset({"document"}))
+    shown["event"] = past.event.document
+    shown["is_archived"] = past.is_archived
+    shown["outcomes"] = [view(outcome) for outcome in past.outcomes]
     return shown
 
 

@@ -25,6 +25,7 @@ from augury.jobs.executor import Executor
 from augury.jobs.lifecycle import lock_run
 from augury.jobs.runs import transition
 from augury.jobs.states import RunState
+from augury.routing.retention import Retention
 from augury.settings import Settings
 from augury.storage.database import Database
 
@@ -56,6 +57,7 @@ class Sweeper:
         self._executor = executor
         self._settings = settings
         self._leftovers = Leftovers(database, settings)
+        self._retention = Retention(database, settings)
         self._silences: dict[str, _Silence] = {}
         self._running: dict[str, float] = {}
         self._stuck: set[str] = set()
@@ -80,6 +82,7 @@ class Sweeper:
             self._open_windows,
             self._wake_workers,
             self._leftovers.sweep,
+            self._retention.sweep,
         )
         for step in steps:
             try:

@@ -6,7 +6,7 @@ modules of their own; callers above find the first two here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -41,6 +41,7 @@ __all__ = [
     "get_run",
     "list_runs",
     "run_key",
+    "run_states",
     "start_run",
     "transition",
 ]
@@ -143,6 +144,12 @@ def get_run(connection: sa.Connection, id_or_name: str) -> Run:
     if row is None:
         raise NotFoundError(f"no run with id or name {id_or_name!r}", kind="run", name=id_or_name)
     return run_of(row)
+
+
+def run_states(connection: sa.Connection, run_ids: Collection[str]) -> dict[str, str]:
+    """Present state of each of some runs, by id."""
+    select = sa.select(runs.c.id, runs.c.state).where(runs.c.id.in_(sorted(run_ids)))
+    return {row.id: row.state for row in connection.execute(select)}
 
 
 def list_runs(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
-from augury.errors import NotFoundError
 from augury.jobs.states import OutcomeState
-from augury.storage.tables import dead_letters, events, outcomes
+from augury.storage.tables import dead_letters, events, outcomes, rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,9 @@ class LedgerEvent:
     accepted_at: datetime
 
 
+_EVENT_FIELDS = tuple(each.name for each in fields(LedgerEvent) if each.name != "document")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LedgerOutcome:
     """What one action of one rule made of one event."""
@@ -59,60 +62,129 @@ class LedgerOutcome:
     updated_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True)
+class EventFilter:
+    """Which events are wanted; what is None does not matter.
+
+    Attributes:
+        type: exact type; one that ends in `*` stands for all that begin so.
+        source: exact source.
+        rule_id: only events that this rule matched, when they were routed or in a replay.
+        since: accepted then or later.
+        until: accepted before (exclusive).
+        outcome: only events with an outcome in this state; together with `rule_id` one of the
+            rule's.
+    """
+
+    type: str | None = None
+    source: str | None = None
+    rule_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    outcome: OutcomeState | None = None
+
+    def where(self) -> list[sa.ColumnElement[bool]]:
+        """The same as conditions on `events`."""
+        conditions: list[sa.ColumnElement[bool]] = []
+        if self.type is not None and self.type.endswith("*"):
+            conditions.append(events.c.type.startswith(self.type[:-1], autoescape=True))
+        elif self.type is not None:
+            conditions.append(events.c.type == self.type)
+        if self.source is not None:
+            conditions.append(events.c.source == self.source)
+        if self.since is not None:
+            conditions.append(events.c.accepted_at >= self.since)
+        if self.until is not None:
+            conditions.append(events.c.accepted_at < self.until)
+        if self.rule_id is not None or self.outcome is not None:
+            conditions.append(self._has_outcome())
+        return conditions
+
+    def _has_outcome(self) -> sa.ColumnElement[bool]:
+        wanted = [outcomes.c.position == events.c.position]
+        if self.rule_id is not None:
+            wanted.append(outcomes.c.rule_id == self.rule_id)
+        if self.outcome is not None:
+            wanted.append(outcomes.c.state == self.outcome)
+        return sa.exists().where(*wanted)
+
+    def holds(self, event: LedgerEvent, decided: Iterable[LedgerOutcome]) -> bool:
+        """The same for one event that is at hand."""
+        return (
+            self._has_type(event.type)
+            and self.source in (None, event.source)
+            and (self.since is None or event.accepted_at >= self.since)
+            and (self.until is None or event.accepted_at < self.until)
+            and (self.rule_id is self.outcome is None or any(map(self._is_wanted, decided)))
+        )
+
+    def _has_type(self, found: str) -> bool:
+        if self.type is not None and self.type.endswith("*"):
+            return found.startswith(self.type[:-1])
+        return self.type in (None, found)
+
+    def _is_wanted(self, outcome: LedgerOutcome) -> bool:
+        return self.rule_id in (None, outcome.rule_id) and self.outcome in (None, outcome.state)
+
+
+EVERYTHING = EventFilter()
+
+
 def list_events(
     connection: sa.Connection,
+    wanted: EventFilter = EVERYTHING,
     *,
-    type: str | None = None,  # noqa: A002 - the attribute's name in every surface
-    source: str | None = None,
     limit: int = 100,
     before: int | None = None,
+    after: int | None = None,
 ) -> list[LedgerEvent]:
-    """Events, newest first, at most `limit`, at positions smaller than `before`.
+    """Events of the ledger itself, newest first; `history.History` also knows the archive.
 
     Args:
         connection: of the ledger's database.
-        type: exact type; one that ends in `*` stands for all that begin so.
-        source: exact source.
+        wanted: which ones.
         limit: most events to return.
-        before: position to go on from (exclusive); None: from the newest.
+        before: only positions smaller than this one; None: from the newest.
+        after: only positions greater than this one, and then the oldest first.
     """
-    select = sa.select(events).order_by(events.c.position.desc()).limit(limit)
-    if type is not None and type.endswith("*"):
-        select = select.where(events.c.type.startswith(type[:-1], autoescape=True))
-    elif type is not None:
-        select = select.where(events.c.type == type)
-    if source is not None:
-        select = select.where(events.c.source == source)
+    order = events.c.position.desc() if after is None else events.c.position
+    select = sa.select(events).where(*wanted.where()).order_by(order).limit(limit)
     if before is not None:
         select = select.where(events.c.position < before)
-    return [_event(row) for row in connection.execute(select)]
+    if after is not None:
+        select = select.where(events.c.position > after)
+    return [event_of(row._mapping) for row in connection.execute(select)]
 
 
-def show_event(
-    connection: sa.Connection, position_or_id: int | str
-) -> tuple[LedgerEvent, list[LedgerOutcome]]:
-    """One event with its outcomes.
+def find_event(connection: sa.Connection, position_or_id: int | str) -> LedgerEvent | None:
+    """One event of the ledger itself; None if it holds none such.
 
     Args:
         connection: of the ledger's database.
         position_or_id: ledger position (a number, also as text), or the event's id; of several
             events with one id, the first accepted one.
-
-    Raises:
-        NotFoundError: there is none.
     """
     text = str(position_or_id)
     row = None
     if text.isdecimal() and len(text) < 19:
-        row = connection.execute(
-            sa.select(events).where(events.c.position == int(text))
-        ).one_or_none()
+        at = sa.select(events).where(events.c.position == int(text))
+        row = connection.execute(at).one_or_none()
     if row is None:
         by_id = sa.select(events).where(events.c.event_id == text)
         row = connection.execute(by_id.order_by(events.c.position).limit(1)).one_or_none()
-    if row is None:
-        raise NotFoundError(f"no event at position or with id {text!r}", event=text)
-    return _event(row), list_outcomes(connection, position=row.position)
+    return None if row is None else event_of(row._mapping)
+
+
+def outcomes_at(
+    connection: sa.Connection, positions: Sequence[int]
+) -> dict[int, list[LedgerOutcome]]:
+    """All outcomes of some events, by position, in the order of rules and actions."""
+    found: dict[int, list[LedgerOutcome]] = {}
+    columns = (outcomes.c.position, outcomes.c.epoch, outcomes.c.rule_id, outcomes.c.action)
+    select = sa.select(outcomes).where(outcomes.c.position.in_(positions)).order_by(*columns)
+    for row in connection.execute(select) if positions else ():
+        found.setdefault(row.position, []).append(outcome_of(row._mapping))
+    return found
 
 
 def list_outcomes(
@@ -134,10 +206,13 @@ def list_outcomes(
             select = select.where(outcomes.c[name] == value)
     if before is not None:
         select = select.where(outcomes.c.position < before)
-    return [
-        LedgerOutcome(**{**row._mapping, "state": OutcomeState(row.state)})
-        for row in connection.execute(select)
-    ]
+    return [outcome_of(row._mapping) for row in connection.execute(select)]
+
+
+def rule_names(connection: sa.Connection, rule_ids: Collection[str]) -> dict[str, str]:
+    """Names of rules, deleted ones among them, by id."""
+    select = sa.select(rules.c.id, rules.c.name).where(rules.c.id.in_(sorted(rule_ids)))
+    return {row.id: row.name for row in connection.execute(select)}
 
 
 def count_outcomes(
@@ -163,19 +238,13 @@ def count_events(connection: sa.Connection) -> dict[str, int]:
     }
 
 
-def _event(row: sa.Row[Any]) -> LedgerEvent:
-    return LedgerEvent(
-        position=row.position,
-        incarnation=row.incarnation,
-        entry_id=row.entry_id,
-        source=row.source,
-        event_id=row.event_id,
-        type=row.type,
-        subject=row.subject,
-        document=msgspec.json.decode(row.body),
-        content_digest=row.content_digest,
-        ruleset_version=row.ruleset_version,
-        matched=tuple(row.matched),
-        duplicate_of=row.duplicate_of,
-        accepted_at=row.accepted_at,
-    )
+def event_of(row: Mapping[Any, Any]) -> LedgerEvent:
+    """A row of `events`, of the table or of a file, as a value."""
+    values = {name: row[name] for name in _EVENT_FIELDS}
+    document = msgspec.json.decode(row["body"])
+    return LedgerEvent(**{**values, "matched": tuple(row["matched"])}, document=document)
+
+
+def outcome_of(row: Mapping[Any, Any]) -> LedgerOutcome:
+    """A row of `outcomes`, of the table or of a file, as a value."""
+    return LedgerOutcome(**{**row, "state": OutcomeState(row["state"])})

@@ -21,16 +21,17 @@ from augury.actions.effect import EffectRequest
 from augury.actions.effects import effect_row
 from augury.actions.resolve import Request
 from augury.actions.start_run import RunRequest
+from augury.jobs import states
 from augury.jobs.runs import RunDraft, accept_runs, first_queue, run_key
 from augury.jobs.spec import JobSpec
-from augury.jobs.states import OutcomeState
+from augury.jobs.states import OutcomeState, Priority
 from augury.resources import store
 from augury.resources.store import Kind, Resource
 from augury.routing.decisions import Intent
 from augury.storage.database import Database
 from augury.storage.tables import effects, object_claims, outcomes
 
-LIVE_EPOCH = "0"
+LIVE_EPOCH = states.LIVE_EPOCH
 SAME_OBJECT = "same object"
 SAME_OCCURRENCE = "same occurrence"
 _SHADOW = "~shadow"
@@ -199,7 +200,11 @@ class _Write:
                 outcome.settle(OutcomeState.SUPPRESSED, SAME_OBJECT)
         columns = object_claims.primary_key.columns
         rows = [
-            {**dict(zip(columns.keys(), claim, strict=True)), "outcome_id": outcome.outcome_id}
+            {
+                **dict(zip(columns.keys(), claim, strict=True)),
+                "outcome_id": outcome.outcome_id,
+                "position": outcome.position,
+            }
             for claim, outcome in sorted(first.items(), key=lambda item: item[0])
         ]
         won = self._database.insert_new(self._connection, object_claims, rows, *columns)
@@ -260,6 +265,8 @@ def _draft(outcome: _Outcome) -> RunDraft:
         position=outcome.position,
         outcome_id=outcome.outcome_id,
         display_name=_run_request(outcome).overrides.display_name,
+        epoch=outcome.epoch,
+        priority=Priority.LIVE if outcome.epoch == LIVE_EPOCH else Priority.REPLAY,
     )
 
 

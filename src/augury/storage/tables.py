@@ -155,7 +155,24 @@ events = sa.Table(
     _at("accepted_at"),
     sa.UniqueConstraint("incarnation", "entry_id"),
     sa.Index(None, "type", "position"),
+    sa.Index(None, "accepted_at", "position"),
     sa.Index(None, "event_id", "source"),  # in this order it serves a search by id alone, too
+)
+archives = sa.Table(
+    "archives",  # files of events that left `events`; together they are its beginning, without gap
+    metadata,
+    sa.Column("first_position", _Position, primary_key=True, autoincrement=False),
+    sa.Column("last_position", sa.BigInteger, nullable=False),  # inclusive
+    sa.Column("num_events", sa.Integer, nullable=False),
+    sa.Column("num_outcomes", sa.Integer, nullable=False),
+    sa.Column("incarnations", _Json, nullable=False),  # events per life of the bus
+    _at("first_accepted_at"),
+    _at("last_accepted_at"),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    _at("created_at"),
+    _at("keys_purged_at", nullable=True),  # when (source, id) of its events were forgotten
 )
 event_keys = sa.Table(
     "event_keys",  # (source, id) of every event; outlives the event by the stated window
@@ -230,6 +247,7 @@ object_claims = sa.Table(
     sa.Column("epoch", _Name, primary_key=True),
     sa.Column("object_identity", sa.Text, primary_key=True),
     sa.Column("outcome_id", _Id, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),  # the outcome's event; both may go first
 )
 dead_letters = sa.Table(
     "dead_letters",

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from augury.api.answers import Limit, answer, page
 from augury.api.routes import TheEngine
 from augury.engine import Engine
 from augury.engine.explaining import event_in_ledger, explain_event, rule_by_name
+from augury.engine.filters import event_filter
 from augury.engine.views import event_view, view
 from augury.errors import InvalidError
 from augury.events.http import BATCHED, STRUCTURED, parse_request
 from augury.jobs.states import OutcomeState
-from augury.routing.ledger import list_events, list_outcomes, show_event
+from augury.routing.archives import PastEvent
+from augury.routing.history import History
+from augury.routing.ledger import EventFilter, list_outcomes
 
 router = APIRouter(tags=["events"])
 _MOST_EVENTS = 10_000
+_POLL_S = 0.5
 
 _EXAMPLE = {
     "specversion": "1.0",
@@ -78,15 +85,77 @@ def _publish(engine: Engine, headers: dict[str, str], body: bytes) -> dict[str, 
 @router.get("/events")
 def events(
     engine: TheEngine,
+    *,
     type: str | None = None,  # noqa: A002 - the attribute's name in every surface
     source: str | None = None,
+    rule: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    outcome: str | None = None,
     limit: Limit = 100,
     before: int | None = None,
 ) -> Response:
-    """Accepted events, newest first. `type` may end in `*`."""
+    """Accepted events with their outcomes, newest first; archived ones among them.
+
+    `type` may end in `*`; `rule` is a name or an id; `since` (inclusive) and `until` (exclusive)
+    are times, days or how long ago (`30d`); `outcome` is the state of an outcome.
+    """
+    given = {"type": type, "source": source, "rule": rule, "outcome": outcome}
+    wanted = _wanted(engine, {**given, "since": since, "until": until})
+    found = engine.history().latest(wanted, limit=limit + 1, before=before)
+    return page(found, limit, event_view, lambda past: past.event.position)
+
+
+@router.get("/events/stream")
+async def stream(
+    request: Request,
+    *,
+    type: str | None = None,  # noqa: A002 - the attribute's name in every surface
+    source: str | None = None,
+    rule: str | None = None,
+    outcome: str | None = None,
+    after: int | None = None,
+) -> Response:
+    """Events as they are accepted, as server-sent events: `id` is the position, `data` the event.
+
+    Begins behind `after`, or behind the header `Last-Event-ID` that browsers send when they
+    connect again, or now. Never ends by itself.
+    """
+    engine: Engine = request.app.state.engine
+    given = {"type": type, "source": source, "rule": rule, "outcome": outcome}
+    wanted = await run_in_threadpool(_wanted, engine, given)
+    last_id = request.headers.get("last-event-id", "")
+    begin = int(last_id) if last_id.isdecimal() and len(last_id) < 19 else after
+    history = engine.history()
+    if begin is None:
+        begin = await run_in_threadpool(history.newest)
+    return StreamingResponse(_told(history, wanted, begin), media_type="text/event-stream")
+
+
+def _wanted(engine: Engine, given: dict[str, str | None]) -> EventFilter:
     with engine.database.read() as connection:
-        found = list_events(connection, type=type, source=source, limit=limit + 1, before=before)
-    return page(found, limit, event_view, lambda event: event.position)
+        return event_filter(connection, **given)
+
+
+async def _told(history: History, wanted: EventFilter, after: int) -> AsyncIterator[bytes]:
+    yield b": events follow\n\n"
+    reached = after
+    while True:
+        page = await run_in_threadpool(_next_page, history, wanted, reached)
+        if page is None:
+            await asyncio.sleep(_POLL_S)
+            yield b":\n\n"  # so that a client that has gone is noticed
+            continue
+        reached, found = page
+        for past in found:
+            body = msgspec.json.encode(event_view(past))
+            yield b"id: %d\ndata: %s\n\n" % (past.event.position, body)
+
+
+def _next_page(
+    history: History, wanted: EventFilter, after: int
+) -> tuple[int, list[PastEvent]] | None:
+    return next(history.pages(wanted, after=after), None)
 
 
 @router.get("/events/{position_or_id:path}/explain")
@@ -96,17 +165,16 @@ def explain(engine: TheEngine, position_or_id: str, rule: str) -> Response:
     `rule` is the name of an applied rule. With `matches` true, `outcomes` are what its actions
     made of the event.
     """
+    event = event_in_ledger(engine.history(), position_or_id)
     with engine.database.read() as connection:
-        event = event_in_ledger(connection, position_or_id)
-        return answer(view(explain_event(event, rule_by_name(connection, rule))))
+        found = rule_by_name(connection, rule)
+    return answer(view(explain_event(event, found)))
 
 
 @router.get("/events/{position_or_id:path}")
 def event(engine: TheEngine, position_or_id: str) -> Response:
     """One accepted event by its ledger position or its id, with the outcomes of all its actions."""
-    with engine.database.read() as connection:
-        found, outcomes = show_event(connection, position_or_id)
-    return answer(event_view(found, outcomes))
+    return answer(event_view(engine.history().show(position_or_id)))
 
 
 @router.get("/outcomes")

@@ -15,6 +15,13 @@ import sqlalchemy as sa
 
 from augury import clock
 from augury.bus.port import Bus, BusStatus
+from augury.monitoring.audit.archive_checks import (
+    FILE_CHECKS,
+    RANGE_CHECKS,
+    archive_files,
+    archive_ranges,
+    archived_until,
+)
 from augury.monitoring.audit.artifacts import ARTIFACT_CHECKS, artifact_pages
 from augury.monitoring.audit.balance import Balance
 from augury.monitoring.audit.check import Check, Progress, Tally
@@ -44,11 +51,12 @@ from augury.monitoring.audit.stream import (
 )
 from augury.settings import Settings
 from augury.storage.database import Database
-from augury.storage.tables import dead_letters, events, model_versions, outbox, runs
+from augury.storage.tables import archives, dead_letters, events, model_versions, outbox, runs
 
 _OPEN = "OPEN"
 
 _DEEP_CHECKS: tuple[Check[Any], ...] = (
+    *FILE_CHECKS,
     *ARTIFACT_CHECKS,
     STORE_CHECK,
     *OUTPUT_CHECKS,
@@ -59,6 +67,7 @@ CHECKS: tuple[Check[Any], ...] = (
     *COUNT_CHECKS,
     *EVENT_CHECKS,
     *REFERENCE_CHECKS,
+    *RANGE_CHECKS,
     *OUTBOX_CHECKS,
     *TICK_CHECKS,
     *OBJECT_CHECKS,
@@ -129,7 +138,9 @@ class _Audit:
         self._outbox()
         self._facts()
         self._runs()
+        self._ranges()
         if deep:
+            self._archives()
             self._artifacts()
             self._outputs()
         self._leases(watch)
@@ -160,7 +171,8 @@ class _Audit:
         for done, check in enumerate(REFERENCE_CHECKS):
             self._on_progress("references", done, len(REFERENCE_CHECKS))
             with self._database.read() as connection:
-                oldest = connection.scalar(sa.select(sa.func.min(events.c.position))) or 0
+                first = connection.scalar(sa.select(sa.func.min(events.c.position))) or 0
+                oldest = max(first, archived_until(connection) + 1)
                 counted = sa.select(sa.func.count()).select_from(COUNTED[check.name])
                 num_rows = connection.scalar(counted) or 0
                 seen = References(connection, oldest, position)
@@ -196,6 +208,16 @@ class _Audit:
             self._tally.run(RUN_CHECKS, page, len(page.runs))
             done += len(page.runs)
             self._on_progress("runs", done, total)
+
+    def _ranges(self) -> None:
+        ranges = archive_ranges(self._database)
+        self._tally.run(RANGE_CHECKS, ranges, len(ranges.rows))
+
+    def _archives(self) -> None:
+        total = self._count(archives)
+        for done, file in enumerate(archive_files(self._database, self._settings), 1):
+            self._tally.run(FILE_CHECKS, file, len(file.events))
+            self._on_progress("archive", done, total)
 
     def _artifacts(self) -> None:
         total = self._count(model_versions)

@@ -135,6 +135,8 @@ def _duplicate(page: EventPage) -> Iterator[Finding]:
             yield from _unmarked(event)
         else:
             original = page.originals.get(event.row.duplicate_of)
+            if original is None and event.row.duplicate_of <= page.archived_until:
+                continue
             yield from _marked(event, original)
 
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from augury.monitoring.audit.rulesets import Rulesets, StoredRules
 from augury.storage.database import Database
 from augury.storage.tables import (
+    archives,
     dead_letters,
     event_keys,
     events,
@@ -71,12 +72,14 @@ class EventPage:
 
     Attributes:
         originals: rows that duplicates of this page refer to, by position.
+        archived_until: originals up to here may have left the ledger.
         keys_since: keys of events accepted before this may have been forgotten.
     """
 
     events: Sequence[AuditedEvent]
     originals: Mapping[int, sa.Row[Any]]
     keys_since: datetime
+    archived_until: int = 0
 
 
 def event_pages(
@@ -121,7 +124,8 @@ def _page(
     ]
     named = {row.duplicate_of for row in rows if row.duplicate_of is not None}
     found = connection.execute(_originals(named)).all() if named else []
-    return EventPage(audited, {row.position: row for row in found}, keys_since)
+    until = connection.scalar(sa.select(sa.func.max(archives.c.last_position))) or 0
+    return EventPage(audited, {row.position: row for row in found}, keys_since, until)
 
 
 def _audited(

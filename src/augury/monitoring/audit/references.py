@@ -21,7 +21,7 @@ class References:
     """One snapshot of the ledger.
 
     Attributes:
-        oldest: smallest position in `events`; what is older was removed with the event.
+        oldest: smallest position behind the archive; what is older left with the event.
         until: the cut's position.
     """
 
@@ -62,7 +62,7 @@ def _claim_outcome(seen: References) -> Iterator[Finding]:
     select = (
         sa.select(object_claims)
         .select_from(object_claims.outerjoin(outcomes, outcomes.c.id == object_claims.c.outcome_id))
-        .where(outcomes.c.id.is_(None))
+        .where(outcomes.c.id.is_(None), object_claims.c.position >= seen.oldest)
     )
     for row in seen.stream(select):
         subject = f"claim on {shown(row.object_identity)} by rule {row.rule_id}"

@@ -16,7 +16,7 @@ from augury.events.catalog import OWN_SOURCE
 from augury.jobs.states import TERMINAL, RunState
 from augury.monitoring.audit.arrived import arrived
 from augury.storage.database import Database
-from augury.storage.tables import outcomes, runs, work
+from augury.storage.tables import archives, outcomes, runs, work
 
 _PAGE_ROWS = 200
 _PLAN = "plan"
@@ -79,12 +79,14 @@ class RunPage:
         now: when the page was read.
         grace: how long workers and sweeper may take for the next step of a run.
         keys_since: lifecycle events of runs accepted before this may have been forgotten.
+        archived_until: outcomes of events up to here may have left the ledger.
     """
 
     runs: Sequence[AuditedRun]
     now: datetime
     grace: timedelta
     keys_since: datetime
+    archived_until: int
 
     def overdue(self, since: datetime | None) -> bool:
         """True if something that should follow `since` at once has not for too long."""
@@ -102,7 +104,8 @@ def run_pages(
             if not rows:
                 return
             audited = _audited(connection, rows)
-        yield RunPage(audited, now, grace, keys_since)
+            archived_until = connection.scalar(sa.select(sa.func.max(archives.c.last_position)))
+        yield RunPage(audited, now, grace, keys_since, archived_until or 0)
         after = rows[-1].id
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from augury.bus.port import Bus, BusStatus, Delivery
+from augury.monitoring.audit.archive_checks import archived_entries, archived_until
 from augury.monitoring.audit.check import Check, Finding, shown
 from augury.monitoring.audit.event_checks import content_digest
 from augury.monitoring.audit.event_pages import decode
 from augury.storage.database import Database
-from augury.storage.tables import bus_incidents, dead_letters, events
+from augury.storage.tables import bus_incidents, dead_letters, event_keys, events
 
 _PAGE_ENTRIES = 1000
 
@@ -58,7 +59,30 @@ def _page(database: Database, bus: Bus, entries: Sequence[Delivery]) -> StreamPa
             ids = [entry.entry_id for entry in settled if entry.incarnation == life]
             routed |= _routed(connection, life, ids)
             buried |= _buried(connection, life, ids)
+        missing = [entry for entry in settled if _entry(entry) not in routed.keys() | buried]
+        archived = _archived(connection, missing) if missing else set()
+    settled = [entry for entry in settled if _entry(entry) not in archived]
     return StreamPage(settled, len(entries), routed, frozenset(buried))
+
+
+def _entry(entry: Delivery) -> tuple[str, str]:
+    return entry.incarnation, entry.entry_id
+
+
+def _archived(connection: sa.Connection, missing: Sequence[Delivery]) -> set[tuple[str, str]]:
+    """Entries that outlived their event: what is known of its (source, id) lies in the archive."""
+    until, found = archived_until(connection), set()
+    for entry in missing if until else ():
+        document = decode(entry.body) or {}
+        position = connection.scalar(
+            sa.select(event_keys.c.position).where(
+                event_keys.c.source == str(document.get("source")),
+                event_keys.c.event_id == str(document.get("id")),
+            )
+        )
+        if position is not None and position <= until:
+            found.add(_entry(entry))
+    return found
 
 
 def _routed(
@@ -85,7 +109,7 @@ def _buried(connection: sa.Connection, life: str, entry_ids: Sequence[str]) -> s
 
 def _entries(page: StreamPage) -> Iterator[Finding]:
     for entry in page.settled:
-        key = (entry.incarnation, entry.entry_id)
+        key = _entry(entry)
         if key not in page.routed and key not in page.buried:
             expected = "acknowledged, so in `events` or `dead_letters`"
             yield Finding(f"entry {entry.entry_id}", expected, f"in neither: {shown(entry.body)}")
@@ -93,7 +117,7 @@ def _entries(page: StreamPage) -> Iterator[Finding]:
 
 def _bodies(page: StreamPage) -> Iterator[Finding]:
     for entry in page.settled:
-        key = (entry.incarnation, entry.entry_id)
+        key = _entry(entry)
         document = decode(entry.body)
         if document is None or key not in page.routed or key in page.buried:
             continue
@@ -109,7 +133,7 @@ class StreamCount:
 
     Attributes:
         status: of the bus, read before the ledger.
-        recorded: entries of this life in `events` and `dead_letters`.
+        recorded: entries of this life in `events`, its archive, and `dead_letters`.
         trimmed: entries of this life that an incident names as deleted before they were routed.
         named: entries that are in the stream and not in the ledger: reported one by one.
     """
@@ -140,6 +164,7 @@ def count_stream(
             or 0
             for table in (events, dead_letters)
         )
+        recorded += archived_entries(connection, [incarnation, ""])
         trimmed = connection.scalars(
             sa.select(bus_incidents.c.detail).where(bus_incidents.c.kind == "TRIMMED")
         ).all()
