@@ -10,6 +10,7 @@ HTTP status codes are `api/errors.py`'s business, exit codes the CLI's: this mod
     │   ├── BadRowError     a row breaks what the job expects, and may not be rejected
     │   ├── PatternError    a rule's pattern says something that no pattern may
     │   └── UnsupportedError  a model that no kernel of Augury's scores; its library does
+    ├── UnauthorizedError   whoever asks did not prove who they are
     ├── NotFoundError       a named thing does not exist
     ├── ConflictError       the thing exists in a state that forbids this
     ├── UnavailableError    a service or store did not answer; trying again may help
@@ -77,6 +78,12 @@ class UnsupportedError(InvalidError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"not supported by Augury's kernels because {reason}", reason=reason)
         self.reason = reason
+
+
+class UnauthorizedError(AuguryError):
+    """Whoever asks did not prove who they are: a signature or token is missing or wrong."""
+
+    code = "unauthorized"
 
 
 class NotFoundError(AuguryError):

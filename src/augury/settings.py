@@ -17,6 +17,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_SECRET = "AUGURY_SECRET_"  # noqa: S105 - the beginning of a variable's name
+
 
 class Settings(BaseSettings):
     """All settings of one process; read once, then frozen."""
@@ -138,7 +140,16 @@ def unknown_variables() -> list[str]:
     """Variables that look like settings and are none: most often a typing error."""
     known = {f"AUGURY_{name.upper()}" for name in Settings.model_fields}
     found = [name.upper() for name in os.environ]  # noqa: TID251 - the one place
-    return sorted(name for name in found if name.startswith("AUGURY_") and name not in known)
+    return sorted(
+        name
+        for name in found
+        if name.startswith("AUGURY_") and name not in known and not name.startswith(_SECRET)
+    )
+
+
+def secret(name: str) -> str | None:
+    """The secret that rules call `name`: what `AUGURY_SECRET_{name}` holds; None if not set."""
+    return os.environ.get(f"{_SECRET}{name}")  # noqa: TID251 - the one place
 
 
 def export_environment(values: Mapping[str, str]) -> None:

@@ -258,7 +258,7 @@ def test_every_check_does_the_same_on_postgres(postgres_world: ScoredWorld) -> N
 def test_a_healthy_world_has_no_violation(world: ScoredWorld) -> None:
     report = world.audit(deep=True)
     assert (report.ok, report.violations, report.unknown) == (True, (), ())
-    idle = {"outbox_stale", "outbox_leftover", "tick_event", "object_event"}
+    idle = {"outbox_stale", "outbox_leftover", "tick_event", "object_event", "deletion_event"}
     idle |= {"work_holder", "work_lease", "model_artifact"}
     idle |= {"archive_range", "archive_file", "archive_content", "archive_law"}
     assert {name for name, count in report.checked.items() if not count} == idle

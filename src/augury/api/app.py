@@ -16,7 +16,7 @@ import augury
 from augury.api import errors
 from augury.api.answers import JsonResponse
 from augury.api.limits import LimitedBodies
-from augury.api.routes import audit, deadletters, events, models, resources, runs, status
+from augury.api.routes import audit, deadletters, events, models, resources, runs, status, webhooks
 from augury.engine import Engine
 from augury.resources.store import Kind
 
@@ -41,6 +41,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.add_middleware(LimitedBodies)
     for router in (
         events.router,
+        webhooks.router,
         runs.router,
         *(resources.resource_router(kind) for kind in Kind),
         resources.router,

@@ -27,6 +27,7 @@ _RETRY_AFTER_S = 1
 
 _STATUS: dict[type[AuguryError], int] = {
     errors.InvalidError: 400,
+    errors.UnauthorizedError: 401,
     errors.NotFoundError: 404,
     errors.ConflictError: 409,
     errors.UnavailableError: 503,

@@ -20,9 +20,19 @@ _HELPS = {
     "rule": "Which events lead to which runs.",
     "job": "Templates of runs.",
     "schedule": "Clocks that tick as events.",
-    "source": "Watches objects and clocks; with a command: what is watched.",
+    "source": "Watches objects, queues and clocks; with a command: what is watched.",
 }
 _SWITCHED = ("rule", "schedule", "source")
+
+
+def _told_by(source: Resource) -> str:
+    """Where a source's news come from."""
+    spec = source.spec
+    if spec["kind"] == "webhook":
+        return f"/v1/webhooks/{source.name}"
+    return str(spec.get("queue") or spec["uri"])
+
+
 _COLUMNS: dict[str, dict[str, Callable[[Resource], object]]] = {
     "rule": {"actions": lambda rule: len(rule.spec["actions"]), "enabled": lambda r: r.enabled},
     "job": {
@@ -36,7 +46,8 @@ _COLUMNS: dict[str, dict[str, Callable[[Resource], object]]] = {
         "enabled": lambda schedule: schedule.enabled,
     },
     "source": {
-        "uri": lambda source: source.spec["uri"],
+        "kind": lambda source: source.spec["kind"],
+        "from": _told_by,
         "enabled": lambda source: source.enabled,
     },
 }

@@ -17,6 +17,11 @@ class EventType(StrEnum):
 
     OBJECT_CREATED = "augury.object.created"  #: source, bucket, key, uri, size_bytes, tag, identity
     OBJECT_UPDATED = "augury.object.updated"  #: as created; the key held something else before
+    OBJECT_DELETED = "augury.object.deleted"  #: as created; no tag or identity if not said
+    OBJECT_READ = "augury.object.read"  #: as created, where the provider tells of reading
+    OBJECT_SUPERSEDED = "augury.object.superseded"  #: and change, known: newer was told before
+    WEBHOOK_RECEIVED = "augury.webhook.received"  #: the JSON that came, untouched
+    MESSAGE_RECEIVED = "augury.message.received"  #: the JSON or bytes that came, untouched
     SCHEDULE_TICKED = "augury.schedule.ticked"  #: schedule, nominal_at, missed_count
 
     RUN_ACCEPTED = "augury.run.accepted"  #: run_id, run_name, job, state, rows_*

@@ -4,12 +4,17 @@
 same objects at the same time: whoever changes the row first emits the event, in the same
 transaction; the others find the row changed and say nothing. So a crash leaves neither an
 announcement without event nor an event that would be told again.
+
+A source that is told of objects (webhook, queue: `intake.py`) keeps the same rows, by the object's
+whole URI, because it may be told of several buckets. What it finds by listing is announced here,
+with the same identity; a look at the store that is older than what it was told announces nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -29,15 +34,20 @@ from augury.storage.tables import source_objects, sources
 _KEYS_PER_QUERY = 500
 
 
+_CLOCK_GRAIN = timedelta(seconds=1)  # stores give the time of a content in whole seconds
+
+
 class ObjectState(StrEnum):
     """What is known of the object at a key."""
 
     PENDING = "PENDING"  #: seen, but not complete; never announced before
     PENDING_UPDATE = "PENDING_UPDATE"  #: as it was announced once; its new content is incomplete
     ANNOUNCED = "ANNOUNCED"  #: the content `identity` was announced
+    DELETED = "DELETED"  #: we were told that it is gone
 
 
 _SETTLED = frozenset({ObjectState.ANNOUNCED})
+_PENDING = frozenset({ObjectState.PENDING, ObjectState.PENDING_UPDATE})
 
 
 @dataclass(frozen=True)
@@ -54,22 +64,31 @@ class Place:
 
     @classmethod
     def of(cls, spec: SourceSpec) -> Place:
-        """The place that the source watches."""
-        scheme, rest = split_url(spec.uri)
+        """The place that the source lists."""
+        watch = spec.watch
+        assert watch is not None  # nobody lists for a source that lists nothing
+        scheme, rest = split_url(watch.uri)
         if scheme == "file":
             return cls(rest.rstrip("/") or "/", "")
         bucket, _, prefix = rest.partition("/")
         return cls(bucket, prefix)
 
 
-def unknown(database: Database, source_id: str, found: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+def record_key(spec: SourceSpec, info: ObjectInfo) -> str:
+    """Under which key the source records an object."""
+    return info.uri if spec.is_told else info.key
+
+
+def unknown(
+    database: Database, source_id: str, spec: SourceSpec, found: Sequence[ObjectInfo]
+) -> list[ObjectInfo]:
     """Those of `found` that are not announced as they are now."""
     left: list[ObjectInfo] = []
     with database.read() as connection:
         for start in range(0, len(found), _KEYS_PER_QUERY):
             part = found[start : start + _KEYS_PER_QUERY]
-            rows = _rows(connection, source_id, [info.key for info in part])
-            left += [info for info in part if not _is_settled(rows.get(info.key), info)]
+            rows = recorded(connection, source_id, [record_key(spec, info) for info in part])
+            left += [i for i in part if not _is_settled(rows.get(record_key(spec, i)), i)]
     return left
 
 
@@ -80,7 +99,7 @@ def pending_keys(database: Database, source_id: str) -> list[str]:
             connection.scalars(
                 sa.select(source_objects.c.key).where(
                     source_objects.c.source_id == source_id,
-                    source_objects.c.state.not_in(_SETTLED),
+                    source_objects.c.state.in_(_PENDING),
                 )
             )
         )
@@ -110,34 +129,38 @@ def _announce(
     spec: SourceSpec,
     found: Sequence[ObjectInfo],
 ) -> int:
-    if not found or not _is_live(connection, source.id):
+    if not found or not is_live(connection, source.id):
         return 0
-    fresh = _insert(database, connection, source.id, found)
-    rows = _rows(connection, source.id, [i.key for i in found if i.key not in fresh], lock=database)
+    fresh = _insert(database, connection, source.id, spec, found)
+    left = [key for info in found if (key := record_key(spec, info)) not in fresh]
+    rows = recorded(connection, source.id, left, lock=database)
     events = []
     for info in found:
-        row = rows.get(info.key)
+        row = rows.get(record_key(spec, info))
         kind = EventType.OBJECT_CREATED if row is None else _settle(connection, row, info)
-        if kind is not None and kind.rpartition(".")[2] in spec.events:
-            events.append(_event(kind, source, Place.of(spec), info))
+        if kind is not None and spec.announces(kind.rpartition(".")[2]):
+            life = 0 if row is None else row.life
+            events.append(_event(kind, source, Place.of(spec), info, life))
     emit(database, connection, events)
     return len(events)
 
 
-def _is_live(connection: sa.Connection, source_id: str) -> bool:
+def is_live(connection: sa.Connection, source_id: str) -> bool:
+    """True if the source is neither deleted nor disabled."""
     live = sa.select(sources.c.id).where(
         sources.c.id == source_id, sources.c.deleted_at.is_(None), sources.c.enabled
     )
     return connection.execute(live).first() is not None
 
 
-def _rows(
+def recorded(
     connection: sa.Connection,
     source_id: str,
     keys: Sequence[str],
     *,
     lock: Database | None = None,
 ) -> dict[str, sa.Row[Any]]:
+    """What is on record, by key; locked until commit, in order of key, if `lock` is given."""
     select = (
         sa.select(source_objects)
         .where(source_objects.c.source_id == source_id, source_objects.c.key.in_(keys))
@@ -152,17 +175,22 @@ def _is_settled(row: sa.Row[Any] | None, info: ObjectInfo) -> bool:
 
 
 def _insert(
-    database: Database, connection: sa.Connection, source_id: str, found: Sequence[ObjectInfo]
+    database: Database,
+    connection: sa.Connection,
+    source_id: str,
+    spec: SourceSpec,
+    found: Sequence[ObjectInfo],
 ) -> set[str]:
     """Keys that nobody had recorded before this very call."""
     now = clock.utc_now()
     rows = [
         {
             "source_id": source_id,
-            "key": info.key,
+            "key": record_key(spec, info),
             "identity": info.identity,
             "state": ObjectState.ANNOUNCED,
             "seen_at": now,
+            "last_at": info.modified_at if spec.is_told else None,
         }
         for info in found
     ]
@@ -172,17 +200,25 @@ def _insert(
 
 def _settle(connection: sa.Connection, row: sa.Row[Any], info: ObjectInfo) -> EventType | None:
     """Moves a recorded key, which is locked, on to this content; None if that is no news."""
-    if _is_settled(row, info):
+    if _is_settled(row, info) or _was_told_later(row, info):
         return None
+    values: dict[str, Any] = {"identity": info.identity, "state": ObjectState.ANNOUNCED}
+    if row.last_at is not None:
+        values |= {"last_at": info.modified_at, "last_order": None, "version": None}
     connection.execute(
         sa.update(source_objects)
         .where(source_objects.c.source_id == row.source_id, source_objects.c.key == row.key)
-        .values(identity=info.identity, state=ObjectState.ANNOUNCED, seen_at=clock.utc_now())
+        .values(seen_at=clock.utc_now(), **values)
     )
     if _returned(row, info):
         return None
-    first = row.state == ObjectState.PENDING
+    first = row.state in {ObjectState.PENDING, ObjectState.DELETED}
     return EventType.OBJECT_CREATED if first else EventType.OBJECT_UPDATED
+
+
+def _was_told_later(row: sa.Row[Any], info: ObjectInfo) -> bool:
+    """True if a notification told of something that happened after this content came to be."""
+    return row.last_at is not None and bool(info.modified_at < row.last_at - _CLOCK_GRAIN)
 
 
 def _returned(row: sa.Row[Any], info: ObjectInfo) -> bool:
@@ -190,7 +226,20 @@ def _returned(row: sa.Row[Any], info: ObjectInfo) -> bool:
     return bool(row.state == ObjectState.PENDING_UPDATE and row.identity == info.identity)
 
 
-def _event(kind: EventType, source: Resource, place: Place, info: ObjectInfo) -> Event:
+def object_event_id(source: Resource, identity: str, life: int) -> str:
+    """Id of the event that tells of a content, which follows from it; as the audit computes it.
+
+    Args:
+        source: who tells.
+        identity: `{uri}#{tag}`.
+        life: how often the object had been deleted before.
+    """
+    if life:
+        return derived_id("obj", source.id, identity, str(life))
+    return derived_id("obj", source.name, identity)
+
+
+def _event(kind: EventType, source: Resource, place: Place, info: ObjectInfo, life: int) -> Event:
     key = place.prefix + info.key
     data = {
         "source": source.name,
@@ -207,7 +256,7 @@ def _event(kind: EventType, source: Resource, place: Place, info: ObjectInfo) ->
         data,
         source=f"augury/sources/{source.name}",
         subject=key,
-        event_id=derived_id("obj", source.name, info.identity),
+        event_id=object_event_id(source, info.identity, life),
     )
 
 
@@ -223,7 +272,7 @@ def record_pending(database: Database, source_id: str, found: Sequence[ObjectInf
 def _record_pending(
     database: Database, connection: sa.Connection, source_id: str, found: Sequence[ObjectInfo]
 ) -> None:
-    rows = _rows(connection, source_id, [info.key for info in found], lock=database)
+    rows = recorded(connection, source_id, [info.key for info in found], lock=database)
     fresh = [
         {
             "source_id": source_id,

@@ -19,6 +19,7 @@ from augury.resources.store import Kind, Resource
 from augury.settings import Settings
 from augury.sources.complete import preload
 from augury.sources.schedules import Schedules
+from augury.sources.spec import SourceSpec
 from augury.sources.store import enabled
 from augury.sources.watcher import ObjectWatcher
 from augury.storage.database import Database
@@ -73,7 +74,8 @@ class Sources:
         Raises:
             UnavailableError: the database did not answer; what runs, runs on.
         """
-        wanted = {source.id: source for source in enabled(self._database, Kind.SOURCE)}
+        found = enabled(self._database, Kind.SOURCE)
+        wanted = {source.id: source for source in found if _has_loop(source)}
         self._end(
             [
                 source_id
@@ -86,10 +88,11 @@ class Sources:
                 self._begin(source)
 
     def _begin(self, source: Resource) -> None:
+        spec = SourceSpec.model_validate(source.spec)
         _log.info(
-            "watching %s for source %s",
-            source.spec["uri"],
+            "source %s watches %s",
             source.name,
+            spec.watch.uri if spec.watch else "nothing",
             extra={"action": "source_watched", "source_id": source.id},
         )
         stop = threading.Event()
@@ -106,6 +109,11 @@ class Sources:
         deadline_s = clock.monotonic_s() + _JOIN_S
         for running in ended:  # one that waits for its store may go on: whatever it does is safe
             running.thread.join(max(0.0, deadline_s - clock.monotonic_s()))
+
+
+def _has_loop(source: Resource) -> bool:
+    """False for a webhook that lists nothing: the API is all it needs."""
+    return SourceSpec.model_validate(source.spec).watch is not None
 
 
 def _start(name: str, loop: _Loop, stop: threading.Event) -> threading.Thread:

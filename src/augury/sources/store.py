@@ -18,13 +18,13 @@ _PAGE = 500
 def apply_source(
     database: Database, connection: sa.Connection, name: str, spec: SourceSpec
 ) -> tuple[Resource, Change]:
-    """Creates or updates an object watcher; the same spec changes nothing."""
-    stored = spec.model_dump(mode="json")
+    """Creates or updates a source of any kind; the same spec changes nothing."""
+    stored = spec.stored()
     return store.put(database, connection, Kind.SOURCE, name, stored, enabled=spec.enabled)
 
 
 def delete_source(database: Database, connection: sa.Connection, name: str) -> Resource:
-    """Deletes an object watcher; what it announced stays announced.
+    """Deletes a source; what it announced stays announced.
 
     Raises:
         NotFoundError: no such source.

@@ -75,9 +75,12 @@ class ObjectWatcher:
         self._bus = bus
         self._settings = settings
         self._spec = SourceSpec.model_validate(source.spec)
-        self._store = open_store(self._spec.uri, settings)
+        watch = self._spec.watch
+        assert watch is not None  # the runner asks only those that list
+        self._watch = watch
+        self._store = open_store(watch.uri, settings)
         self._whole = appears_whole(self._store)
-        self._list_s = self._spec.list_s or settings.list_s
+        self._list_s = watch.list_s or settings.list_s
         self._news: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
         self._folder: FolderNews | None = None
         self._known: set[bytes] = set()
@@ -167,14 +170,17 @@ class ObjectWatcher:
     def _unknown(self, found: list[ObjectInfo]) -> list[ObjectInfo]:
         """Those that are for us to announce and are not; the others need no second look."""
         left = announce.unknown(
-            self._database, self.source.id, [info for info in found if self._is_ours(info.key)]
+            self._database,
+            self.source.id,
+            self._spec,
+            [info for info in found if self._is_ours(info.key)],
         )
         self._know(set(found) - set(left))
         return left
 
     def _is_ours(self, key: str) -> bool:
-        spec = self._spec
-        if not is_announced(key, include=spec.include, exclude=spec.exclude):
+        watch = self._watch
+        if not is_announced(key, include=watch.include, exclude=watch.exclude):
             return False
         try:
             checked_key(key)
@@ -189,12 +195,15 @@ class ObjectWatcher:
             _log.warning("left out: %s", error, extra={"action": "object_left_out"})
 
     def _know(self, found: Iterable[ObjectInfo]) -> None:
-        self._known.update(map(_mark, found))
+        if not self._spec.is_told:  # else notifications change what is on record, too
+            self._known.update(map(_mark, found))
 
     # --- what changed -----------------------------------------------------------------------------
 
     def _listen(self) -> None:
         """Keeps listening for news, where there are any."""
+        if not self._watch.listens:
+            return
         scheme, path = split_url(self._store.url)
         if scheme != "file" or (self._folder is not None and self._folder.is_current()):
             return

@@ -117,8 +117,13 @@ source_objects = sa.Table(
     sa.Column("source_id", _Id, primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("identity", sa.Text, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),  # PENDING (incomplete) | ANNOUNCED
+    sa.Column("state", sa.String(16), nullable=False),  # PENDING (incomplete) | ANNOUNCED | DELETED
     _at("seen_at"),
+    # what the last notification said (webhook and queue sources), to know an older one by
+    sa.Column("version", sa.Text, nullable=True),
+    sa.Column("last_order", sa.Text, nullable=True),
+    _at("last_at", nullable=True),  # by the store's clock, not ours
+    sa.Column("life", sa.Integer, nullable=False, server_default="0"),  # deletions so far
 )
 
 # --- the bus and the ledger ----------------------------------------------------------------------

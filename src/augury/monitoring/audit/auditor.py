@@ -28,8 +28,10 @@ from augury.monitoring.audit.check import Check, Progress, Tally
 from augury.monitoring.audit.event_checks import EVENT_CHECKS
 from augury.monitoring.audit.event_pages import event_pages
 from augury.monitoring.audit.facts import (
+    DELETION_CHECKS,
     OBJECT_CHECKS,
     TICK_CHECKS,
+    deletion_pages,
     object_pages,
     tick_pages,
 )
@@ -71,6 +73,7 @@ CHECKS: tuple[Check[Any], ...] = (
     *OUTBOX_CHECKS,
     *TICK_CHECKS,
     *OBJECT_CHECKS,
+    *DELETION_CHECKS,
     *RUN_CHECKS,
     *HOLDER_CHECKS,
     *LEASE_CHECKS,
@@ -189,9 +192,11 @@ class _Audit:
 
     def _facts(self) -> None:
         until, since = self._now, self._keys_since
+        database = self._database
         for stage, checks, pages in (
-            ("ticks", TICK_CHECKS, tick_pages(self._database, until=until, since=since)),
-            ("objects", OBJECT_CHECKS, object_pages(self._database, until=until, since=since)),
+            ("ticks", TICK_CHECKS, tick_pages(database, until=until, since=since)),
+            ("objects", OBJECT_CHECKS, object_pages(database, until=until, since=since)),
+            ("deletions", DELETION_CHECKS, deletion_pages(database, until=until, since=since)),
         ):
             done = 0
             for page in pages:

@@ -67,7 +67,7 @@ def object_pages(database: Database, *, until: datetime, since: datetime) -> Ite
         row.id for row in versions if not set(row.spec.get("events", _ALL_EVENTS)) >= _ALL_EVENTS
     }
     select = (
-        sa.select(*columns, source_objects.c.identity, sources.c.name)
+        sa.select(*columns, source_objects.c.identity, source_objects.c.life, sources.c.name)
         .join_from(source_objects, sources, sources.c.id == source_objects.c.source_id)
         .where(source_objects.c.state == "ANNOUNCED", source_objects.c.source_id.not_in(silent))
         .where(source_objects.c.seen_at <= until, source_objects.c.seen_at >= since)
@@ -76,8 +76,33 @@ def object_pages(database: Database, *, until: datetime, since: datetime) -> Ite
 
 
 def _object(row: sa.Row[Any]) -> Fact:
-    event = (f"augury/sources/{row.name}", derived_id("obj", row.name, row.identity))
-    return Fact(f"object {row.identity} of source {row.name}", event)
+    again = (row.source_id, row.identity, str(row.life))  # it came back after it was deleted
+    event_id = derived_id("obj", *(again if row.life else (row.name, row.identity)))
+    return Fact(
+        f"object {row.identity} of source {row.name}", (f"augury/sources/{row.name}", event_id)
+    )
+
+
+def deletion_pages(database: Database, *, until: datetime, since: datetime) -> Iterator[FactPage]:
+    """Objects that count as deleted, of sources that always told of deletions."""
+    columns = (source_objects.c.source_id, source_objects.c.key)
+    with database.read() as connection:
+        versions = connection.execute(sa.select(source_versions.c.id, source_versions.c.spec)).all()
+    silent = {row.id for row in versions if "deleted" not in row.spec.get("events", ("deleted",))}
+    select = (
+        sa.select(*columns, source_objects.c.life, sources.c.name)
+        .join_from(source_objects, sources, sources.c.id == source_objects.c.source_id)
+        .where(source_objects.c.state == "DELETED", source_objects.c.source_id.not_in(silent))
+        .where(source_objects.c.seen_at <= until, source_objects.c.seen_at >= since)
+    )
+    return _pages(database, select, columns, _deletion)
+
+
+def _deletion(row: sa.Row[Any]) -> Fact:
+    event_id = derived_id("obj", row.source_id, "deleted", row.key, str(row.life))
+    return Fact(
+        f"deletion of {row.key} of source {row.name}", (f"augury/sources/{row.name}", event_id)
+    )
 
 
 def _pages(
@@ -124,5 +149,13 @@ OBJECT_CHECKS: tuple[Check[FactPage], ...] = (
         examine=_told,
         advice="the object counts as announced and no rule was asked: see that nobody empties the "
         "outbox, then delete its row of `source_objects`, so that the source announces it again",
+    ),
+)
+DELETION_CHECKS: tuple[Check[FactPage], ...] = (
+    Check(
+        name="deletion_event",
+        examine=_told,
+        advice="the object counts as deleted and no rule was asked: see that nobody empties the "
+        "outbox, and do by hand what should have followed",
     ),
 )
