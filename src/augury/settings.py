@@ -66,6 +66,11 @@ class Settings(BaseSettings):
     drain_s: float = Field(
         default=10.0, ge=0, description="Seconds a stopping process may finish its work."
     )
+    resume_days: float = Field(
+        default=7.0,
+        ge=0,
+        description="Days for which a failed or canceled run keeps its parts, to be resumed.",
+    )
     duplicate_window_days: int = Field(
         default=90, ge=1, description="Days for which (source, id) of an event is remembered."
     )

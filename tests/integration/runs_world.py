@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from augury import clock
 from augury.jobs import commits, reports, work, workers
 from augury.jobs.commits import Commitment
 from augury.jobs.rejected import Rejected
 from augury.jobs.reports import Failure, Finished, Planned, Stored
+from augury.jobs.resume import resume
 from augury.jobs.runs import Run, cancel, get_run, start_run
 from augury.jobs.spec import Mode, RunOverrides
 from augury.jobs.states import RunState
@@ -108,6 +110,9 @@ class RunsWorld:
     def commit(self, run_id: str) -> bool:
         return self.database.transact(lambda c: commits.commit(c, run_id, COMMITMENT))
 
+    def resume(self, run_id: str) -> tuple[Run, Mapping[str, int]]:
+        return self.database.transact(lambda c: resume(self.database, c, run_id))
+
     def cancel(self, run_id: str) -> Run:
         return self.database.transact(lambda c: cancel(self.database, c, run_id))
 
@@ -139,6 +144,12 @@ class RunsWorld:
     def states(self, run_id: str) -> list[str]:
         """States of the run's shards, in order."""
         return [row.state for row in self.work(run_id) if row.kind == "shard"]
+
+    def first_again(self, item: WorkItem) -> None:
+        """Lets an item be the next one that is claimed."""
+        early = sa.update(tables.work).where(tables.work.c.id == item.id)
+        long_ago = clock.parse("2026-01-01T00:00:00Z")
+        self.database.transact(lambda c: c.execute(early.values(ready_at=long_ago)))
 
     def ready_now(self) -> None:
         """Ends all backoffs."""

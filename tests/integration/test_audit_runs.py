@@ -144,6 +144,16 @@ def a_commit_that_nobody_finishes(world: ScoredWorld) -> None:
 
 
 @_CORRUPTIONS.breaks("run_work")
+def a_shard_counted_as_set_aside_that_is_not(world: ScoredWorld) -> None:
+    _change(world, _begun(world), shards_isolated=1)
+
+
+@_CORRUPTIONS.breaks("run_event")
+def a_second_failure_of_a_resumed_run_that_nobody_heard_of(world: ScoredWorld) -> None:
+    _change(world, world.runs("FAILED")[0], num_resumes=1)
+
+
+@_CORRUPTIONS.breaks("run_work")
 def a_shard_lost(world: ScoredWorld) -> None:
     run = world.runs()[0]
     last = _work(world, run)[-1]

@@ -14,6 +14,7 @@ from execution_world import ExecutionWorld, train
 
 from augury import clock
 from augury.jobs import logs
+from augury.jobs.resume import resume
 from augury.jobs.runs import Run
 from augury.jobs.states import RunState
 from augury.settings import Settings
@@ -375,3 +376,28 @@ def test_claim_whose_answer_was_lost_is_found_again(world: ExecutionWorld) -> No
     world.database.transact(lambda c: c.execute(stolen))
     world.executor.wake("mini_batch")
     world.succeeded(run)
+
+
+def test_resumed_run_keeps_its_parts_and_gives_the_same_output(world: ExecutionWorld) -> None:
+    world.local_workers()
+    path = world.drop("a.parquet", 4000, row_group=1000)
+    options = {"mode": "distributed", "job": "shards"}
+    world.job("shards", target_shard_rows=1000)
+    undisturbed = world.succeeded(world.start(path, **options))
+    run = world.start(path, wake=False, **options)
+    folder = Path(run.output_uri.removeprefix("file://"))
+    folder.mkdir(parents=True)
+    obstacle = folder / "part-00002.parquet"
+    obstacle.write_bytes(b"somebody else's")
+    world.executor.wake("distributed")
+    failed = world.finished(run)
+    assert (failed.state, failed.reason) == (RunState.FAILED, "conflict")
+    obstacle.unlink()
+    kept = {part: part.stat().st_mtime_ns for part in folder.glob("part-*")}
+    assert kept
+    _, ready = world.database.transact(lambda c: resume(world.database, c, run.id))
+    world.executor.wake("distributed", sum(ready.values()))
+    found = world.succeeded(run)
+    assert world.output(run) == world.output(undisturbed)
+    assert {part: part.stat().st_mtime_ns for part in kept} == kept
+    assert (found.num_resumes, found.rows_done, found.rows_predicted) == (1, 4000, 4000)

@@ -14,6 +14,7 @@ from augury.execution.celery_executor import CeleryExecutor
 from augury.execution.local_executor import LocalExecutor
 from augury.execution.sweeper import Sweeper
 from augury.jobs import workers
+from augury.jobs.runs import delete_run
 from augury.jobs.spec import Mode
 from augury.jobs.states import RunState
 from augury.settings import Settings
@@ -26,6 +27,7 @@ class SweptWorld(RunsWorld):
 
     def __init__(self, database: Database, settings: Settings, out: Path) -> None:
         super().__init__(database, output=f"file://{out}")
+        settings = settings.model_copy(update={"resume_days": 0})
         self.out = out
         self.executor = LocalExecutor(database, settings, num_workers=0)
         self.settings = settings
@@ -210,6 +212,48 @@ def test_parts_of_a_canceled_run_go(world: SweptWorld) -> None:
     world.release(held)
     world.sweep()
     assert not part.exists()
+
+
+def test_parts_of_a_failed_run_are_kept_for_a_while_and_not_longer(world: SweptWorld) -> None:
+    kept = Sweeper(world.database, world.executor, world.settings.model_copy(
+        update={"resume_days": 3}
+    ))  # fmt: skip
+    run, deleted = world.planned(1), world.planned(1)
+    parts = [_part(world, each.id) for each in (run, deleted)]
+    for each in (run, deleted):
+        world.cancel(each.id)
+    world.database.transact(lambda c: delete_run(world.database, c, deleted.id))
+    for days, exists in ((0.0, True), (2.9, True), (3.1, False)):
+        with clock.frozen(clock.utc_now() + timedelta(days=days)):
+            world.sweep(sweeper=kept)
+            assert parts[0].exists() is exists
+    assert not parts[1].exists(), "nobody can resume a deleted run"
+    assert world.run(run.id).cleaned_at is not None
+    assert world.states(run.id) == ["CANCELED"]
+
+
+def test_shard_that_outlasts_its_deadline_is_tried_again_and_then_set_aside(
+    world: SweptWorld,
+) -> None:
+    run = world.planned(2, maximum_shard_runtime_s=5)
+    slow = world.claimed(world.worker())
+    for _ in range(5):
+        world.beat(slow.worker_id)
+        world.sweep()
+    assert world.states(run.id) == ["LEASED", "READY"]
+    for attempt in range(4):
+        for _ in range(7):
+            world.beat(slow.worker_id)
+            world.sweep()
+        if attempt < 3:
+            world.first_again(slow)
+            slow = world.claimed(slow.worker_id)
+            assert slow.seq == 0
+    assert world.states(run.id) == ["FAILED", "READY"]
+    world.finish(world.claimed(world.worker()))
+    found = world.run(run.id)
+    assert (found.state, found.reason) == (RunState.FAILED, "shard_deadline")
+    assert "took longer than maximum_shard_runtime_s, 5 s" in found.lifecycle_details
 
 
 def test_parts_of_a_committed_run_stay(world: SweptWorld) -> None:

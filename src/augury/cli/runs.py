@@ -1,4 +1,4 @@
-"""`augury runs start|list|show|watch|logs|cancel|delete`."""
+"""`augury runs start|list|show|watch|logs|cancel|resume|delete`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def add_to(app: typer.Typer) -> None:
     group.command(epilog=example("augury runs watch", "augury runs watch run_01JD3Z"))(watch)
     group.command(epilog=example("augury runs logs run_01JD3Z --follow"))(logs)
     group.command(epilog=example("augury runs cancel run_01JD3Z"))(cancel)
+    group.command(epilog=example("augury runs resume run_01JD3Z --watch"))(resume)
     group.command(epilog=example("augury runs delete run_01JD3Z"))(delete)
     app.add_typer(group, name="runs")
 
@@ -270,6 +271,24 @@ def cancel(run: RunName, as_json: Json = False) -> None:
             raise ConflictError(f"nothing to cancel: run {before.id} is CANCELED", state="CANCELED")
         found = engine.cancel_run(before.id)
     _settled(found, as_json=as_json)
+
+
+def resume(
+    run: RunName,
+    watch_it: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Lets a run that failed or was canceled go on with what is missing; finished shards stay.
+
+    Plan, pins and parts are the same. A run that ended more than AUGURY_RESUME_DAYS ago has lost
+    its parts, and is scored again from the beginning.
+    """
+    with open_engine() as engine:
+        found = engine.resume_run(run)
+        _settled(found, as_json=as_json)
+        flush()
+        if watch_it:
+            _follow(engine, found.id, as_json=as_json)
 
 
 def delete(run: RunName, as_json: Json = False) -> None:

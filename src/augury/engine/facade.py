@@ -203,6 +203,21 @@ class Engine(Parts):
         self.after_commit()
         return found
 
+    def resume_run(self, run: str) -> Run:
+        """Lets a run that failed, was canceled or needs attention go on with what is missing.
+
+        Raises:
+            NotFoundError: no such run.
+            ConflictError: it goes on by itself, has succeeded, or is being cleaned up.
+        """
+        from augury.jobs.resume import resume
+
+        found, ready = self.database.transact(
+            lambda connection: resume(self.database, connection, run)
+        )
+        self.after_commit(dict(ready))
+        return found
+
     def delete_run(self, run: str) -> Run:
         """Takes a run that is over out of all listings; a committed output stays.
 

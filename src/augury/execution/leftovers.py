@@ -1,9 +1,11 @@
 """Removing what runs without result left in their output folders.
 
 A run that was canceled, failed, or was deleted before it had a result may have parts there that no
-manifest will ever name; a worker that was killed leaves a temporary file, also in the folder of a
-run that succeeded without it. Both go. A committed output is never touched: parts are removed only
-while the ledger says that nothing was committed, which no longer changes once a run has ended.
+manifest names; a worker that was killed leaves a temporary file, also in the folder of a run that
+succeeded without it. Both go. A failed or canceled run keeps its parts for `AUGURY_RESUME_DAYS`, so
+that it can be resumed; a deleted one loses them at once. A committed output is never touched: parts
+are removed only after the ledger says that nothing was committed and that they are being removed,
+from which moment until the end nobody can resume the run.
 
 A worker that was frozen may write a part after that. It notices that it was late, and reports it
 (`reports.release`), so the folder is looked at again.
@@ -20,7 +22,7 @@ import sqlalchemy as sa
 
 from augury import clock
 from augury.errors import AuguryError
-from augury.jobs.states import WorkState
+from augury.jobs.states import RunState, WorkState
 from augury.settings import Settings
 from augury.storage.database import Database
 from augury.storage.tables import runs, work
@@ -33,6 +35,7 @@ _log = logging.getLogger(__name__)
 STAGE_S = 60.0
 _SETTLED_S = 2 * STAGE_S
 _AT_ONCE = 50
+_ENDED = (RunState.FAILED, RunState.CANCELED, RunState.DELETED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class _Ended:
 
 
 class Leftovers:
-    """Cleans the folders of runs that have ended, soon after and once more when all is quiet.
+    """Cleans the folders of runs that are over, then and once more when all is quiet.
 
     Args:
         database: the ledger.
@@ -78,7 +81,7 @@ class Leftovers:
         ended = (
             sa.select(runs.c.id, runs.c.output_uri, runs.c.time_committed, runs.c.time_finished)
             .where(runs.c.cleaned_at.is_(None), runs.c.time_finished.is_not(None))
-            .where(sa.not_(held))
+            .where(sa.not_(held), sa.or_(*self._is_over()))
             .limit(_AT_ONCE)
         )
         with self._database.read() as connection:
@@ -98,11 +101,24 @@ class Leftovers:
             for row in rows.values()
         ]
 
+    def _is_over(self) -> list[sa.ColumnElement[bool]]:
+        """It has its result, was deleted, or ended too long ago to be resumed with its parts."""
+        kept_since = clock.utc_now() - timedelta(days=self._settings.resume_days)
+        return [
+            runs.c.time_committed.is_not(None),
+            runs.c.state == RunState.DELETED,
+            runs.c.time_finished <= kept_since,
+        ]
+
     def _clean(self, run: _Ended) -> None:
         from augury.storage.objects import open_store
 
         store = open_store(run.output_uri, self._settings)
-        removed = 0 if run.is_committed else _remove_all(store)
+        removed = 0
+        if not run.is_committed:
+            if not self._database.transact(lambda connection: _begin(connection, run.run_id)):
+                return  # resumed meanwhile
+            removed = _remove_all(store)
         removed += store.sweep_stages(STAGE_S)
         if removed:
             _log.info(
@@ -116,6 +132,16 @@ class Leftovers:
             self._seen.add(run.run_id)
 
 
+def _begin(connection: sa.Connection, run_id: str) -> bool:
+    """From now on the run cannot be resumed; False if it goes on already."""
+    change = (
+        sa.update(runs)
+        .where(runs.c.id == run_id, runs.c.state.in_(_ENDED), runs.c.time_committed.is_(None))
+        .values(cleaning_at=clock.utc_now())
+    )
+    return connection.execute(change).rowcount == 1
+
+
 def _remove_all(store: ObjectStore) -> int:
     keys = [found.key for found in store.list()]
     for key in keys:
@@ -125,5 +151,7 @@ def _remove_all(store: ObjectStore) -> int:
 
 def _note_clean(connection: sa.Connection, run_id: str) -> None:
     connection.execute(
-        sa.update(runs).where(runs.c.id == run_id).values(cleaned_at=clock.utc_now())
+        sa.update(runs)
+        .where(runs.c.id == run_id, runs.c.time_finished.is_not(None))
+        .values(cleaned_at=clock.utc_now())
     )

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -59,7 +60,8 @@ class Sweeper:
         self._leftovers = Leftovers(database, settings)
         self._retention = Retention(database, settings)
         self._silences: dict[str, _Silence] = {}
-        self._running: dict[str, float] = {}
+        self._running: dict[tuple[str, datetime], float] = {}
+        self._held: dict[tuple[str, int], float] = {}
         self._stuck: set[str] = set()
         self._swept_s: float | None = None
 
@@ -79,6 +81,7 @@ class Sweeper:
             lambda: self._expire_leases(awake_s),
             self._advance_runs,
             lambda: self._limit_runtimes(elapsed_s),
+            lambda: self._limit_shards(awake_s),
             self._open_windows,
             self._wake_workers,
             self._leftovers.sweep,
@@ -152,14 +155,34 @@ class Sweeper:
             running = overdue.running_runs(connection)
         known, self._running = self._running, {}
         for run_id, (started_at, limit_s) in running.items():
-            runtime_s = known.get(run_id, -1.0)
+            runtime_s = known.get((run_id, started_at), -1.0)
             if runtime_s < 0:  # the wall clock says how long it ran before, if it can be believed
                 runtime_s = max(0.0, (clock.utc_now() - started_at).total_seconds())
             else:
                 runtime_s += elapsed_s
-            self._running[run_id] = runtime_s
+            self._running[run_id, started_at] = runtime_s
             if runtime_s > limit_s:
                 self._fail_overdue(run_id, limit_s)
+
+    def _limit_shards(self, awake_s: float) -> None:
+        """Takes shards from workers that have had one claim for too long, seen from here."""
+        with self._database.read() as connection:
+            limited = overdue.shards_with_deadline(connection)
+        known, self._held = self._held, {}
+        for item, limit_s in limited:
+            held_s = known.get((item.id, item.token), -awake_s) + awake_s
+            self._held[item.id, item.token] = held_s
+            if held_s > limit_s:
+                self._expire_shard(item, limit_s)
+
+    def _expire_shard(self, item: work.WorkItem, limit_s: float) -> None:
+        is_ready = self._database.transact(
+            lambda connection: reports.expire_shard(self._database, connection, item, limit_s)
+        )
+        fields = {"action": "shard_expired", "run_id": item.run_id}
+        _log.warning("shard %d outlasts its deadline", item.seq, extra=fields)
+        if is_ready:
+            self._executor.wake(item.queue)
 
     def _fail_overdue(self, run_id: str, limit_s: float) -> None:
         details = f"Run failed: maximum runtime of {limit_s:g} s exceeded."

@@ -14,8 +14,9 @@ import msgspec
 
 from augury.data.manifest import FileRows, Manifest, Part, Quarantined, Rows
 from augury.data.unknown import merged
-from augury.errors import ConservationError
+from augury.errors import ConservationError, RejectLimitError
 from augury.inference.plan import Plan, ShardResult, total_rows
+from augury.inference.rejects import FIRST_REJECTS, over_limit
 
 
 def build_manifest(
@@ -31,6 +32,7 @@ def build_manifest(
 
     Raises:
         ConservationError: a shard is missing or came twice, or the rows do not add up.
+        RejectLimitError: more rows were rejected than the plan allows.
     """
     ordered = sorted(results, key=lambda result: result.seq)
     _check_shards(plan, ordered)
@@ -40,6 +42,7 @@ def build_manifest(
     quarantined = (*plan.quarantined, *_lost(ordered))
     rows = total_rows([file.rows for file in files])
     _check_sums(plan, rows, ordered, parts, rejects)
+    check_budget(plan, ordered)
     return Manifest(
         run_id=run_id,
         job=job,
@@ -71,6 +74,21 @@ def _check_shards(plan: Plan, ordered: Sequence[ShardResult]) -> None:
             f"{len(found)}, without {missing[:10]}",
             expected=plan.num_shards,
             found=len(found),
+        )
+
+
+def check_budget(plan: Plan, results: Sequence[ShardResult]) -> None:
+    """Looks whether some shards together rejected more than the whole run may.
+
+    Raises:
+        RejectLimitError: they did; names the first rejects.
+    """
+    allowed = plan.rows.max_rejected
+    found = sum(result.rows_rejected for result in results)
+    if allowed is not None and found > allowed:
+        first = [row for result in results for row in result.first_rejects]
+        raise RejectLimitError(
+            over_limit(found, allowed, first[:FIRST_REJECTS]), allowed=allowed, found=found
         )
 
 

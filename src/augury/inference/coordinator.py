@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from augury.data.manifest import MANIFEST_KEY, Manifest
-from augury.errors import AuguryError, ConservationError, UnavailableError
+from augury.errors import AuguryError, ConservationError, RejectLimitError, UnavailableError
 from augury.jobs import commits, logs, reports
 from augury.jobs.commits import Commitment
 from augury.jobs.rejected import Rejected
@@ -97,7 +97,10 @@ def finish_shard(
     if finished.is_last and finished.shards_total <= _FEW_SHARDS:
         try:
             commitment = _commitment(connection, get_run(connection, item.run_id))
-        except ConservationError as error:  # `advance` will find it again, and fail the run
+        except (
+            ConservationError,
+            RejectLimitError,
+        ) as error:  # `advance` will find it again, and fail the run
             _log.error("%s", error, extra={"action": "commit_refused", "run_id": item.run_id})
         else:
             commits.commit(connection, item.run_id, commitment)
@@ -173,7 +176,7 @@ def _commitment(connection: sa.Connection, run: Run) -> Commitment:
 
 
 def _fail(database: Database, run: Run, error: AuguryError) -> None:
-    details = f"Run failed: its result does not add up: {error.message}"
+    details = f"Run failed: its result cannot be committed: {error.message}"
     database.transact(
         lambda connection: transition(
             database, connection, run.id, RunState.FAILED, details=details, reason=error.code

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from augury import clock
 from augury.data.manifest import MANIFEST_KEY, Manifest
 from augury.errors import ConflictError, CorruptError, Fault, InvalidError
-from augury.inference.commit import build_manifest
+from augury.inference.commit import build_manifest, check_budget
 from augury.inference.plan import Plan, PlannedModel, ShardResult, ShardSpec
 from augury.inference.planning import plan_run
 from augury.inference.score import score_shard
@@ -335,6 +335,7 @@ class _Crew:
         self._on_progress = on_progress
         self._lock = threading.Lock()
         self._done = 0
+        self._results: list[ShardResult] = []
         self._stop = threading.Event()
 
     def score(self, shards: Sequence[ShardSpec], side_by_side: int) -> list[ShardResult]:
@@ -350,7 +351,7 @@ class _Crew:
             pool.shutdown(cancel_futures=True)
 
     def _score(self, shard: ShardSpec) -> ShardResult:
-        return score_shard(
+        result = score_shard(
             self._plan,
             shard,
             self._model,
@@ -360,6 +361,10 @@ class _Crew:
             on_progress=self._advance,
             check=self._check,
         )
+        with self._lock:
+            self._results.append(result)
+            check_budget(self._plan, self._results)
+        return result
 
     def _check(self) -> None:
         if self._stop.is_set():

@@ -42,6 +42,7 @@ _STEERING = (
     runs.c.host,
     runs.c.time_committed,
     runs.c.shards_total,
+    runs.c.shards_isolated,
 )
 _LOOK = sa.select(*_STEERING).where(runs.c.id == sa.bindparam("run"))
 _LOCK = _LOOK.with_for_update()
@@ -161,7 +162,18 @@ def _state_event(row: Any) -> Event:
         data["num_quarantined"] = row.num_quarantined
     if row.reason is not None or state is RunState.FAILED:
         data |= {"reason": row.reason, "details": row.lifecycle_details}
-    return _event(row, _EVENT_TYPES[state], data, state)
+    return _event(row, _EVENT_TYPES[state], data, lifecycle_name(state, row.num_resumes))
+
+
+def lifecycle_name(state: str, num_resumes: int) -> str:
+    """What the id of a state's event ends with: a resumed run may fail again, which is news."""
+    return f"{state}:{num_resumes}" if num_resumes else state
+
+
+def resumed_event(row: Any) -> Event:
+    """Says that a run goes on that had ended."""
+    data = {**_event_data(row), "num_resumes": row.num_resumes}
+    return _event(row, EventType.RUN_RESUMED, data, lifecycle_name("RESUMED", row.num_resumes))
 
 
 def progress_event(row: Any, percent: int) -> Event:

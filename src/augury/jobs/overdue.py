@@ -15,6 +15,8 @@ from augury import clock
 from augury.jobs.spec import Mode
 from augury.jobs.statements import IS_LEASED, IS_READY
 from augury.jobs.states import LIVE, RunState, WorkState
+from augury.jobs.work import SHARD, WorkItem, item_of
+from augury.storage.database import UtcDateTime
 from augury.storage.tables import runs, work, workers
 
 
@@ -59,15 +61,30 @@ def stuck_runs(connection: sa.Connection) -> list[str]:
 
 
 def running_runs(connection: sa.Connection) -> Mapping[str, tuple[datetime, float]]:
-    """(start, maximum run time in seconds) of each run that has begun and is not committed."""
+    """(start, maximum run time in seconds) of each run that has begun and is not committed.
+
+    A run that was resumed started then.
+    """
+    started = sa.func.coalesce(runs.c.time_resumed, runs.c.time_started, type_=UtcDateTime())
     rows = connection.execute(
-        sa.select(runs.c.id, runs.c.time_started, runs.c.spec).where(
+        sa.select(runs.c.id, started.label("started"), runs.c.spec).where(
             runs.c.state.in_((RunState.IN_PROGRESS, RunState.NEEDS_ATTENTION)),
             runs.c.time_committed.is_(None),
             runs.c.time_started.is_not(None),
         )
     )
-    return {row.id: (row.time_started, float(row.spec["maximum_runtime_s"])) for row in rows}
+    return {row.id: (row.started, float(row.spec["maximum_runtime_s"])) for row in rows}
+
+
+def shards_with_deadline(connection: sa.Connection) -> list[tuple[WorkItem, float]]:
+    """Shards in the hands of workers whose run limits how long, with that limit in seconds."""
+    rows = connection.execute(
+        sa.select(work, runs.c.spec.label("run_spec"))
+        .join(runs, runs.c.id == work.c.run_id)
+        .where(IS_LEASED, work.c.kind == SHARD)
+    )
+    limits = [(item_of(row), row.run_spec.get("maximum_shard_runtime_s")) for row in rows]
+    return [(item, float(limit_s)) for item, limit_s in limits if limit_s is not None]
 
 
 def narrow_windows(connection: sa.Connection) -> dict[str, int]:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from augury import clock, ids
 from augury.bus.outbox import emit
-from augury.jobs import logs, statements
+from augury.jobs import isolation, logs, statements
 from augury.jobs.lifecycle import (
     PROGRESS_PERCENTS,
     lock_run,
@@ -47,6 +47,7 @@ from augury.storage.tables import runs, work, workers
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 60.0
 WORKER_LOST = "worker_lost"
+SHARD_DEADLINE = "shard_deadline"
 _MAY_GO_ON = CANCELABLE
 
 
@@ -207,6 +208,8 @@ def finish_shard(
     if rejected is not None and not count_rejected(database, connection, changed, run, rejected):
         return Finished(is_last=False, shards_total=0, is_news=True, host=run.host, opened={})
     is_last = changed.shards_done == run.shards_total
+    if run.shards_isolated and isolation.end_if_over(database, connection, run, changed):
+        return Finished(is_last=False, shards_total=0, is_news=True, host=run.host, opened={})
     frees = is_last and run.mode in HELD_MODES
     if frees:
         set_host(connection, run.id, None)
@@ -280,12 +283,15 @@ class Failure:
         message: a sentence for people.
         is_permanent: True if trying again cannot help.
         backoff: False if the next attempt need not wait.
+        isolates: True if it speaks against this item alone: when a shard has no attempt left, it is
+            given up, and the others are finished before the run fails.
     """
 
     code: str
     message: str
     is_permanent: bool
     backoff: bool = True
+    isolates: bool = False
 
 
 def fail(
@@ -308,6 +314,8 @@ def _failed(
 ) -> RunState:
     what = f"shard {item.seq}" if item.is_shard else "planning"
     error = f"{failure.code}: {failure.message}"
+    if failure.isolates and item.is_shard and item.attempts >= run.spec["max_attempts"]:
+        return isolation.isolate(database, connection, run, item, error)
     if failure.is_permanent or item.attempts >= run.spec["max_attempts"]:
         _close(connection, item, state=WorkState.FAILED, error=error)
         tried = "" if failure.is_permanent else f" (attempt {item.attempts}, the last)"
@@ -375,7 +383,8 @@ def expire(
         run = lock_run(database, connection, item.run_id)
         if run.state in _MAY_GO_ON:
             after = _failed(database, connection, run, item, _worker_lost(worker_id))
-            ready[item.queue] += after is not RunState.FAILED
+            is_tried_again = item.attempts < run.spec["max_attempts"]
+            ready[item.queue] += is_tried_again and after is not RunState.FAILED
         else:
             _end(database, connection, item)
     let_all_go(connection, worker_id)
@@ -387,7 +396,36 @@ def expire(
 
 def _worker_lost(worker_id: str) -> Failure:
     message = f"worker {worker_id} was lost while it held this"
-    return Failure(code=WORKER_LOST, message=message, is_permanent=False, backoff=False)
+    return Failure(
+        code=WORKER_LOST, message=message, is_permanent=False, backoff=False, isolates=True
+    )
+
+
+def expire_shard(
+    database: Database, connection: sa.Connection, item: WorkItem, limit_s: float
+) -> bool:
+    """Takes a shard from a worker that has had it for longer than its deadline.
+
+    The attempt counts. The worker learns of it when it looks; its report comes too late.
+
+    Returns:
+        True if the shard may be claimed again now; False if it was given up, or is not this
+        claim's any more.
+    """
+    run = lock_run(database, connection, item.run_id)
+    if run is None or connection.scalar(statements.ROWS_BEFORE, fence(item)) is None:
+        return False
+    if run.state != RunState.IN_PROGRESS:
+        return False
+    if run.host == item.worker_id:
+        set_host(connection, run.id, None)
+    message = f"took longer than maximum_shard_runtime_s, {limit_s:g} s, on {item.worker_id}"
+    failure = Failure(
+        code=SHARD_DEADLINE, message=message, is_permanent=False, backoff=False, isolates=True
+    )
+    _failed(database, connection, run, item, failure)
+    is_tried_again: bool = item.attempts < run.spec["max_attempts"]
+    return is_tried_again
 
 
 # --- the fence ------------------------------------------------------------------------------------

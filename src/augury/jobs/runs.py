@@ -64,6 +64,11 @@ class Run:
         num_quarantined: damaged files and row groups that its result was committed without.
         rows_done: rows read so far, those of unfinished shards among them.
         progress_announced: the last percentage that `augury.run.progressed` told.
+        cleaning_at: when removing its parts began.
+        time_resumed: when it was resumed last.
+        num_resumes: how often it was resumed.
+        shards_isolated: given up because they keep killing or outlasting their workers; the others
+            are finished before the run fails.
         cleaned_at: when the leftovers of a run without result were removed.
     """
 
@@ -101,7 +106,11 @@ class Run:
     shards_total: int
     shards_done: int
     progress_announced: int
+    cleaning_at: datetime | None
     cleaned_at: datetime | None
+    time_resumed: datetime | None
+    num_resumes: int
+    shards_isolated: int
 
     @property
     def is_finished(self) -> bool:

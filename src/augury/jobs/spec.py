@@ -134,6 +134,7 @@ class RunOverrides(_Spec):
     columns: tuple[str, ...] | None = None
     max_concurrency: int | None = Field(default=None, ge=1)
     maximum_runtime_s: float | None = Field(default=None, gt=0)
+    maximum_shard_runtime_s: float | None = Field(default=None, gt=0)
     on_bad_row: OnBadRow | None = None
     expect: dict[str, Expectation] | None = None
     max_rejected: MaxRejected | None = None
@@ -156,6 +157,10 @@ class JobSpec(_Spec):
         on_corrupt_file: `fail` the run at a file that cannot be read, or `quarantine` it.
         max_concurrency: most shards of one run in the hands of workers at once.
         maximum_runtime_s: seconds from the first worker's start to forced failure.
+        maximum_shard_runtime_s: a worker that has a shard for longer loses it, and the attempt
+            counts; None: no deadline.
+        max_attempts: at one shard. One that killed or outlasted its worker so often is set aside,
+            and the others are finished before the run fails.
         target_shard_bytes: compressed bytes a shard should hold, about.
         target_shard_rows: rows a shard holds at most, unless one row group has more.
     """
@@ -174,6 +179,7 @@ class JobSpec(_Spec):
     shape: Shape = Shape()
     max_concurrency: int = Field(default=16, ge=1)
     maximum_runtime_s: float = Field(default=86_400.0, gt=0)
+    maximum_shard_runtime_s: float | None = Field(default=None, gt=0)
     max_attempts: int = Field(default=4, ge=1, le=100)
     target_shard_bytes: SizeBytes = 64 * 2**20
     target_shard_rows: int = Field(default=1_000_000, ge=1)

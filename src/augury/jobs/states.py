@@ -8,6 +8,10 @@ states it may leave, so of two racing transitions one wins and the other learns 
        │  └──> FAILED │  └─────> NEEDS_ATTENTION ──> IN_PROGRESS | FAILED
        └──> CANCELING <──┘              └──> CANCELING
                  └──> CANCELED                       (any terminal state ──> DELETED)
+
+Back into life a run comes only if somebody resumes it (`resume.py`), by a transition of its own:
+
+    FAILED | CANCELED | NEEDS_ATTENTION ──(resume)──> IN_PROGRESS
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 }
 
 TERMINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED, RunState.DELETED})
+# not in the table: only `resume` may do this, so that nothing else revives what has ended
+RESUMABLE = frozenset({RunState.FAILED, RunState.CANCELED, RunState.NEEDS_ATTENTION})
 # runs whose work may be claimed
 LIVE = (RunState.ACCEPTED, RunState.IN_PROGRESS)
 # CANCELING is absent: cancelling twice is answered with the first request's state

@@ -353,7 +353,11 @@ runs = sa.Table(
     _count("shards_total"),
     _count("shards_done"),
     sa.Column("progress_announced", sa.Integer, nullable=False, server_default="0"),  # percent
+    _at("cleaning_at", nullable=True),  # when removing its parts began: it cannot be resumed then
     _at("cleaned_at", nullable=True),  # when what a run without result left was removed
+    _at("time_resumed", nullable=True),
+    sa.Column("num_resumes", sa.Integer, nullable=False, server_default="0"),
+    _count("shards_isolated"),  # given up because they keep killing or outlasting their workers
     sa.Index(None, "state", "time_accepted"),
     sa.Index(None, "job_id", "time_accepted"),
     sa.Index(None, "time_accepted"),

@@ -115,6 +115,12 @@ def cancel(engine: TheEngine, run: str) -> Response:
     return answer(run_view(engine.cancel_run(run)))
 
 
+@router.post("/runs/{run}/resume")
+def resume(engine: TheEngine, run: str) -> Response:
+    """Goes on with what is missing. 409 unless it failed, was canceled or needs attention."""
+    return answer(run_view(engine.resume_run(run)))
+
+
 @router.delete("/runs/{run}")
 def delete(engine: TheEngine, run: str) -> Response:
     """Takes a run that is over out of all listings; its output stays."""

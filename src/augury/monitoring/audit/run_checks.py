@@ -107,6 +107,10 @@ def _done(run: AuditedRun) -> Iterator[Finding]:
     if finished is not None and finished.results != finished.count:
         found = f"{finished.count - finished.results} of {finished.count} without"
         yield Finding(run.subject, "every DONE shard with its result", found)
+    isolated = run.count(_SHARD, WorkState.FAILED)
+    if row.state == RunState.IN_PROGRESS and isolated != row.shards_isolated:
+        expected = f"shards_isolated={row.shards_isolated}"
+        yield Finding(run.subject, expected, f"{isolated} shards FAILED")
     if done != row.shards_done:
         yield Finding(run.subject, f"shards_done={row.shards_done}", f"{done} shards DONE")
     elif row.state == RunState.SUCCEEDED and done != row.shards_total:

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from augury.events.catalog import OWN_SOURCE
+from augury.jobs.lifecycle import lifecycle_name
 from augury.jobs.states import TERMINAL, RunState
 from augury.monitoring.audit.arrived import arrived
 from augury.storage.database import Database
@@ -151,7 +152,11 @@ def lifecycle_states(state: str) -> list[str]:
 
 
 def _lifecycle(row: sa.Row[Any]) -> dict[str, str]:
-    return {state: f"{row.id}:{state}" for state in lifecycle_states(row.state)}
+    """Ids of the events by state; a resumed run says its states anew."""
+    return {
+        state: f"{row.id}:{lifecycle_name(state, row.num_resumes if state in TERMINAL else 0)}"
+        for state in lifecycle_states(row.state)
+    }
 
 
 def _work(run_ids: Sequence[str]) -> sa.Select[Any]:
