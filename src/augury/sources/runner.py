@@ -1,15 +1,16 @@
 """Runs every enabled source and all schedules of one process.
 
-Each source has a thread of its own, so that a store that does not answer keeps nobody else waiting.
-Changes of the resources are noticed by looking at them every half second. Any number of processes
-may do the same at the same time; see `announce` and `schedules` for why that is safe.
+Each source has threads of its own, so that a store or broker that does not answer keeps nobody else
+waiting. Changes of the resources are noticed by looking at them every half second. Any number of
+processes may do the same at the same time; see `announce`, `queues` and `schedules` for why that is
+safe.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from augury import clock
@@ -18,8 +19,9 @@ from augury.errors import AuguryError, UnavailableError
 from augury.resources.store import Kind, Resource
 from augury.settings import Settings
 from augury.sources.complete import preload
+from augury.sources.queues import QueueConsumer
 from augury.sources.schedules import Schedules
-from augury.sources.spec import SourceSpec
+from augury.sources.spec import SourceKind, SourceSpec
 from augury.sources.store import enabled
 from augury.sources.watcher import ObjectWatcher
 from augury.storage.database import Database
@@ -36,7 +38,7 @@ type _Loop = Callable[[threading.Event], None]
 class _Running:
     resource: Resource
     stop: threading.Event
-    thread: threading.Thread
+    threads: tuple[threading.Thread, ...]
 
 
 class Sources:
@@ -74,8 +76,7 @@ class Sources:
         Raises:
             UnavailableError: the database did not answer; what runs, runs on.
         """
-        found = enabled(self._database, Kind.SOURCE)
-        wanted = {source.id: source for source in found if _has_loop(source)}
+        wanted = {source.id: source for source in enabled(self._database, Kind.SOURCE)}
         self._end(
             [
                 source_id
@@ -88,19 +89,21 @@ class Sources:
                 self._begin(source)
 
     def _begin(self, source: Resource) -> None:
-        spec = SourceSpec.model_validate(source.spec)
-        _log.info(
-            "source %s watches %s",
-            source.name,
-            spec.watch.uri if spec.watch else "nothing",
-            extra={"action": "source_watched", "source_id": source.id},
-        )
         stop = threading.Event()
-        thread = _start(f"source {source.name}", lambda s: self._watch(source, s), stop)
-        self._running[source.id] = _Running(source, stop, thread)
+        threads = [_start(name, loop, stop) for name, loop in self._loops(source)]
+        self._running[source.id] = _Running(source, stop, tuple(threads))
 
-    def _watch(self, source: Resource, stop: threading.Event) -> None:
-        ObjectWatcher(self._database, self._bus, self._settings, source).run(stop)
+    def _loops(self, source: Resource) -> Iterator[tuple[str, _Loop]]:
+        """What a source needs running; a webhook that lists nothing needs only the API."""
+        spec = SourceSpec.model_validate(source.spec)
+        parts = (self._database, self._bus, self._settings, source)
+        extra = {"action": "source_watched", "source_id": source.id}
+        if spec.watch is not None:
+            _log.info("source %s lists %s", source.name, spec.watch.uri, extra=extra)
+            # made by its own thread: what fails then is said, and begun anew
+            yield f"source {source.name}", lambda stop: ObjectWatcher(*parts).run(stop)
+        if spec.kind is SourceKind.QUEUE:
+            yield f"queue of {source.name}", lambda stop: QueueConsumer(*parts).run(stop)
 
     def _end(self, source_ids: list[str]) -> None:
         ended = [self._running.pop(source_id) for source_id in source_ids]
@@ -108,12 +111,8 @@ class Sources:
             running.stop.set()
         deadline_s = clock.monotonic_s() + _JOIN_S
         for running in ended:  # one that waits for its store may go on: whatever it does is safe
-            running.thread.join(max(0.0, deadline_s - clock.monotonic_s()))
-
-
-def _has_loop(source: Resource) -> bool:
-    """False for a webhook that lists nothing: the API is all it needs."""
-    return SourceSpec.model_validate(source.spec).watch is not None
+            for thread in running.threads:
+                thread.join(max(0.0, deadline_s - clock.monotonic_s()))
 
 
 def _start(name: str, loop: _Loop, stop: threading.Event) -> threading.Thread:
