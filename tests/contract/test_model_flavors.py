@@ -147,6 +147,66 @@ def _neighbours() -> Any:
     return KNeighborsClassifier(5, n_jobs=2)
 
 
+def _light(task: Task, **parameters: Any) -> Callable[[Path], Path]:
+    def save(folder: Path) -> Path:
+        import lightgbm
+
+        num_class = {"num_class": 3} if task is Task.MULTICLASS else {}
+        settings = {"num_threads": 1, "verbosity": -1, "num_leaves": 9, **num_class, **parameters}
+        path = folder / "model.txt"
+        data = lightgbm.Dataset(_data()[0], _labels(task))
+        lightgbm.train(settings, data, 12).save_model(path)
+        return path
+
+    return save
+
+
+def _light_wrapper() -> Any:
+    from lightgbm import LGBMClassifier
+
+    return LGBMClassifier(n_estimators=5, num_leaves=5, n_jobs=1, verbosity=-1)
+
+
+def _graph(task: Task) -> Callable[[Path], Path]:
+    """A network of one hidden layer that learned nothing but the direction of the target."""
+
+    def save(folder: Path) -> Path:
+        import onnx
+
+        features, target = _data()
+        direction = features.T @ target / len(target)
+        width = {Task.REGRESSION: 1, Task.BINARY: 2, Task.MULTICLASS: 3}[task]
+        slopes = {1: [1.0], 2: [0.0, 1.0], 3: [-1.0, 0.0, 1.0]}[width]
+        hidden = np.random.default_rng(1).normal(size=(NUM_FEATURES, 30)).astype(np.float32)
+        out = np.linalg.pinv(hidden) @ np.outer(direction, slopes)
+        nodes = [
+            onnx.helper.make_node("MatMul", ["x", "hidden"], ["h"]),
+            onnx.helper.make_node("MatMul", ["h", "out"], ["margin"]),
+        ]
+        if width > 1:
+            nodes.append(onnx.helper.make_node("Softmax", ["margin"], ["probabilities"]))
+        kind, last = onnx.TensorProto.FLOAT, "probabilities" if width > 1 else "margin"
+        value = onnx.helper.make_tensor_value_info
+        graph = onnx.helper.make_graph(
+            nodes,
+            "g",
+            [value("x", kind, [None, NUM_FEATURES])],
+            [value(last, kind, [None, width])],
+            [
+                onnx.numpy_helper.from_array(hidden, "hidden"),
+                onnx.numpy_helper.from_array(out.astype(np.float32), "out"),
+            ],
+        )
+        model = onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9
+        )
+        path = folder / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return save
+
+
 @dataclass(frozen=True)
 class Case:
     flavor: str
@@ -189,6 +249,19 @@ CASES = {
     ),
     "pipeline": Case("sklearn", Task.REGRESSION, "float64", _fitted(_pipeline, Task.REGRESSION)),
     "network": Case("sklearn", Task.MULTICLASS, "float64", _fitted(_network, Task.MULTICLASS)),
+    "light_regression": Case(
+        "lightgbm", Task.REGRESSION, "float64", _light(Task.REGRESSION)
+    ),
+    "light_binary": Case(
+        "lightgbm", Task.BINARY, "float64", _light(Task.BINARY, objective="binary")
+    ),
+    "light_multi": Case(
+        "lightgbm", Task.MULTICLASS, "float64", _light(Task.MULTICLASS, objective="multiclass")
+    ),
+    "light_wrapper": Case("sklearn", Task.BINARY, "float64", _fitted(_light_wrapper, Task.BINARY)),
+    "onnx_regression": Case("onnx", Task.REGRESSION, "float32", _graph(Task.REGRESSION)),
+    "onnx_binary": Case("onnx", Task.BINARY, "float32", _graph(Task.BINARY)),
+    "onnx_multi": Case("onnx", Task.MULTICLASS, "float32", _graph(Task.MULTICLASS)),
     "neighbours": Case("sklearn", Task.BINARY, "float64", _fitted(_neighbours, Task.BINARY)),
 }  # fmt: skip
 
@@ -202,7 +275,7 @@ class Loaded:
     matrix: Any
 
 
-TREES = ("xgb", "forest", "extra", "boost", "hist")
+TREES = ("xgb", "forest", "extra", "boost", "hist", "light")
 # what Augury's own kernels score; every promise is checked of them, too
 OWN = {name: FOREST for name in CASES if name.startswith(TREES)}
 OWN |= {name: LINEAR for name in CASES if name.startswith(("linear", "logistic", "scaled"))}
@@ -314,7 +387,7 @@ def test_the_self_check_chooses_the_kernel_or_says_why_not(loaded: Loaded) -> No
     verdict = backends.judge(get_flavor(loaded.case.flavor), loaded.path, loaded.signature)
     own = OWN.get(loaded.path.parent.name.rstrip("0123456789"))
     if own is None:
-        assert verdict.backend == backends.library("sklearn")
+        assert verdict.backend == backends.library(loaded.case.flavor)
         assert "because it" in verdict.reason
     else:
         assert verdict.backend == own
@@ -357,7 +430,8 @@ def test_the_matrix_may_be_reused(loaded: Loaded) -> None:
 
 def test_the_backend_names_the_library_and_its_version(loaded: Loaded) -> None:
     name, version = loaded.model.backend.rsplit(" ", 1)
-    assert name in {"xgboost", "scikit-learn", "augury forest", "augury linear"}
+    names = {"xgboost", "scikit-learn", "lightgbm", "onnxruntime", "augury forest", "augury linear"}
+    assert name in names
     assert version[0].isdigit()
 
 

@@ -219,7 +219,7 @@ def test_a_pickle_needs_trust_and_is_not_opened_without(
         ({"flavor": "tarot"}, InvalidError, "no model flavor 'tarot'; expected one of: xgboost"),
         ({"path": "none.ubj"}, NotFoundError, "no model file"),
         ({"path": "."}, InvalidError, "found a folder"),
-        ({"path": "m.onnx"}, InvalidError, r"'.onnx' belongs to no model flavor; known: .ubj"),
+        ({"path": "m.bin"}, InvalidError, r"'.bin' belongs to no model flavor; known: .ubj"),
         ({"path": "short.ubj"}, CorruptError, "damaged"),
         ({"sample": "none.parquet"}, NotFoundError, "no sample file"),
         ({"signature": {"task": "binary"}}, InvalidError, "inputs: expected a list"),
@@ -234,7 +234,7 @@ def test_bad_input_is_refused_and_leaves_nothing(
     expected: str,
 ) -> None:
     good = _booster(tmp_path / "m.ubj").read_bytes()
-    (tmp_path / "m.onnx").write_bytes(good)
+    (tmp_path / "m.bin").write_bytes(good)
     (tmp_path / "short.ubj").write_bytes(good[: len(good) // 2])
     arguments = {"name": "m", "path": "m.ubj", **changes}
     for key in ("path", "sample"):

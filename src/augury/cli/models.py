@@ -46,7 +46,8 @@ def register(
     ] = None,
     alias: Annotated[str | None, typer.Option(help="Name to move to this version.")] = None,
     flavor: Annotated[
-        str | None, typer.Option(help="xgboost or sklearn; guessed from the file's name.")
+        str | None,
+        typer.Option(help="xgboost, sklearn, lightgbm or onnx; guessed from the file's name."),
     ] = None,
     description: Annotated[str | None, typer.Option(help="For people.")] = None,
     trust: Annotated[

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from augury.storage.objects import ObjectStore
 
 _MOST_RUNS = 16
-_WITHOUT_SKLEARN = frozenset({"xgboost"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +72,9 @@ class Scoring:
             raise CorruptError(f"work item {item.id} has no shard")
         run = self._planned(item.run_id)
         planned = run.plan.model
-        if planned.flavor not in _WITHOUT_SKLEARN:
+        if planned.flavor == "sklearn":
             warmup.complete()
-        elif not is_own(run.plan.pins.backend):
+        elif planned.flavor == "xgboost" and not is_own(run.plan.pins.backend):
             warmup.import_xgboost()
         model = self.cache.load(
             digest=planned.digest,

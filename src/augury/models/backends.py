@@ -29,7 +29,12 @@ from augury.models.signature import Signature
 _KERNELS = {FOREST: forest, LINEAR: fused}
 
 # distribution that computes for each flavor
-_LIBRARIES = {"xgboost": "xgboost", "sklearn": "scikit-learn"}
+_LIBRARIES = {
+    "xgboost": "xgboost",
+    "sklearn": "scikit-learn",
+    "lightgbm": "lightgbm",
+    "onnx": "onnxruntime",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

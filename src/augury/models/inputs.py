@@ -89,6 +89,22 @@ def _merged(own: InputColumn, seen: InputColumn) -> InputColumn:
     return InputColumn(name=own.name, type=seen.type)
 
 
+def check_categories(own: Sequence[InputColumn], signature: Signature, path: Path) -> None:
+    """Checks a signature's categories against those that the model stores, by name.
+
+    Raises:
+        InvalidError: naming the column and the model's categories.
+    """
+    known = {column.name: column.categories for column in own}
+    for column in signature.inputs:
+        expected = known.get(column.name)
+        if expected is not None and expected != column.categories:
+            raise InvalidError(
+                f"model {path}: the signature's categories of {column.name} are not the model's "
+                f"(in this order): {', '.join(map(str, expected))}"
+            )
+
+
 def check_names(names: Sequence[str], num_features: int, signature: Signature, path: Path) -> None:
     """Checks a signature's columns against a model's; no `names`: only their number.
 

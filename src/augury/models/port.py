@@ -1,6 +1,6 @@
 """The model port: what scoring needs of a model, and what a model format has to provide.
 
-A *flavor* is a model format (xgboost, sklearn); each is one small file in `flavors/` implementing
+A *flavor* is a model format (xgboost, onnx, ...); each is one small file in `flavors/` implementing
 `Flavor`. What it loads is a `Model`, and every model keeps three promises, on which determinism
 and speed rest and which `tests/contract/test_model_flavors.py` checks for each flavor:
 

@@ -13,7 +13,7 @@ from typing import cast
 from augury.errors import InvalidError, NotFoundError
 from augury.models.port import Flavor
 
-NAMES = ("xgboost", "sklearn")
+NAMES = ("xgboost", "sklearn", "lightgbm", "onnx")
 
 
 def get_flavor(name: str) -> Flavor:

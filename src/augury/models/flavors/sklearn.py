@@ -47,6 +47,7 @@ _TREES_32 = (
     "ExtraTreesRegressor", "GradientBoostingClassifier", "GradientBoostingRegressor",
 )  # fmt: skip
 _TREES_64 = ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor")
+_LIGHTGBM = ("LGBMClassifier", "LGBMRegressor")
 
 
 class SklearnModel:
@@ -75,7 +76,8 @@ class SklearnModel:
         self.backend = f"scikit-learn {sklearn.__version__}"
         method = getattr(estimator, _method(estimator))
         self._method = method if made_of is None else lambda rows: method(made_of(rows))
-        self._in_blocks = type(estimator).__name__ not in (*_TREES_32, *_TREES_64)
+        row_by_row = (*_TREES_32, *_TREES_64, *_LIGHTGBM)
+        self._in_blocks = type(estimator).__name__ not in row_by_row
         self._threads = ThreadpoolController()
         self._num_threads = num_threads
         # for good: a limit that is lifted after a call would be lifted under another thread's call
@@ -182,6 +184,8 @@ class SklearnFlavor:
 
         estimator = _load(path)
         _check(estimator, signature, path)
+        if type(estimator).__name__ in _LIGHTGBM:
+            return _booster_kernel(estimator)
         if type(estimator).__name__ in (*_TREES_32, *_TREES_64):
             return ForestKernel(from_sklearn(estimator))
         return FusedKernel(fuse(estimator, texts=texts_of(signature)))
@@ -237,6 +241,16 @@ def _prepare(estimator: Any, *, named: bool) -> None:
             vars(part).pop("feature_names_in_", None)
 
 
+def _booster_kernel(estimator: Any) -> Kernel:
+    """LightGBM's own trees, up to the best iteration as the wrapper predicts."""
+    from augury.models.forest import ForestKernel, from_lightgbm
+    from augury.models.lightgbm_file import read_file
+
+    booster = estimator.booster_
+    text = booster.model_to_string(num_iteration=booster.best_iteration)
+    return ForestKernel(from_lightgbm(read_file(text.encode())))
+
+
 def _known_values(estimator: Any, texts: Texts) -> dict[int, list[float]]:
     """What the encoders know, by column, as far as the pipeline can be read."""
     from augury.models.fused import known_values
@@ -274,6 +288,7 @@ def _method(estimator: Any) -> str:
 def _task(estimator: Any, path: Path) -> Task:
     from sklearn.base import is_classifier, is_regressor
 
+    _refuse_categories(estimator, path)
     if is_classifier(estimator):
         if not hasattr(estimator, "predict_proba"):
             raise InvalidError(
@@ -292,6 +307,16 @@ def _task(estimator: Any, path: Path) -> Task:
 def _classes(estimator: Any) -> tuple[Any, ...]:
     classes = getattr(estimator, "classes_", ())
     return tuple(classes.tolist() if hasattr(classes, "tolist") else classes)
+
+
+def _refuse_categories(estimator: Any, path: Path) -> None:
+    """LightGBM's wrapper encodes a data frame's categories itself, and only there."""
+    if getattr(getattr(estimator, "booster_", None), "pandas_categorical", None):
+        raise InvalidError(
+            f"model {path}: its {type(estimator).__name__} was trained on a data frame with "
+            "categories; save its booster as text, which stores them: "
+            "estimator.booster_.save_model('model.txt')"
+        )
 
 
 def _check(estimator: Any, signature: Signature, path: Path) -> None:

@@ -8,13 +8,12 @@ with all of them. Nothing in such a file is code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augury.errors import CorruptError, InvalidError
 from augury.models.flavors.xgboost_file import Description, describe
-from augury.models.inputs import check_names, named_inputs, reconcile
+from augury.models.inputs import check_categories, check_names, named_inputs, reconcile
 from augury.models.signature import Dtype, InputColumn, Signature, Task
 
 if TYPE_CHECKING:
@@ -183,11 +182,4 @@ def _check(description: Description, signature: Signature, path: Path) -> None:
             f"model {path}: the signature says {signature.task} with {len(signature.classes)} "
             f"classes, the model is {expected} with {num_classes} ({description.objective})"
         )
-    known = {column.name: column for column in description.inputs or ()}
-    for column in signature.inputs:
-        own = known.get(column.name, replace(column, categories=None)).categories
-        if own is not None and own != column.categories:
-            raise InvalidError(
-                f"model {path}: the signature's categories of {column.name} are not the model's "
-                f"(in this order): {', '.join(map(str, own))}"
-            )
+    check_categories(description.inputs or (), signature, path)

@@ -68,6 +68,7 @@ class Ensemble:
         accumulate: type of the sums.
         initial: `(num_outputs,)` where the sums start.
         width: values that a leaf has: 1, or `num_outputs`.
+        category_above: a value is truncated to a category if it is at least 0 or above this.
     """
 
     trees: Sequence[Tree]
@@ -77,6 +78,7 @@ class Ensemble:
     accumulate: Precision
     initial: NDArray[np.float64]
     width: int = 1
+    category_above: float = 0.0
 
     def check(self) -> None:
         """Raises UnsupportedError if the kernel cannot hold it."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from augury.models.lightgbm_file import LightGBMFile
+
 # fewer rows a thread are not worth starting one
 _ROWS_A_THREAD = 4096
 # threads share the rows in whole superblocks of the kernel
@@ -185,6 +187,22 @@ def load_xgboost(source: str | Path | bytes, *, instructions: str = INSTRUCTIONS
 
     ensemble, link = read_xgboost(source)
     return Forest(ensemble, FINISHES[link], instructions=instructions)
+
+
+def from_lightgbm(model: LightGBMFile, *, instructions: str = INSTRUCTIONS[-1]) -> Forest:
+    """A forest from a LightGBM model file that was read; the library is not imported.
+
+    Args:
+        model: as `lightgbm_file.read_file` gives it.
+        instructions: use no better instruction set than this one.
+
+    Raises:
+        UnsupportedError: the kernel does not score this model, and why.
+    """
+    from augury.models.forest.lightgbm_trees import read_lightgbm
+
+    ensemble, finish = read_lightgbm(model)
+    return Forest(ensemble, finish, instructions=instructions)
 
 
 def from_sklearn(estimator: Any, *, instructions: str = INSTRUCTIONS[-1]) -> Forest:

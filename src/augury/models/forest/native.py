@@ -50,6 +50,7 @@ class _Spec(ctypes.Structure):
         ("output", _POINTER),
         ("initial", _POINTER),
         ("weight", _POINTER),
+        ("category_above", ctypes.c_double),
     )
 
 
@@ -91,6 +92,10 @@ def _declare(library: ctypes.CDLL) -> None:
         ("forest_sigmoid", (_POINTER, size)),
         ("forest_exp", (_POINTER, size)),
         ("forest_softmax", (_POINTER, size, size)),
+        ("forest_sigmoid_double", (_POINTER, size, ctypes.c_double)),
+        ("forest_softmax_double", (_POINTER, size, size)),
+        ("forest_exp_double", (_POINTER, size)),
+        ("forest_log1p_exp_double", (_POINTER, size)),
     ):
         getattr(library, name).argtypes = arguments
         getattr(library, name).restype = None
@@ -251,5 +256,6 @@ def _spec(ensemble: Ensemble, arrays: dict[str, NDArray[Any]]) -> _Spec:
         compare=_REAL[ensemble.compare],
         accumulate=_REAL[ensemble.accumulate],
         width=ensemble.width,
+        category_above=ensemble.category_above,
         **{name: array.ctypes.data for name, array in arrays.items()},
     )

@@ -45,6 +45,7 @@ typedef struct {
     const int32_t *output;  /* (num_trees) */
     const double *initial;  /* (num_outputs) */
     const double *weight;   /* (nodes) share of rows that come here, or NULL if not known */
+    double category_above;  /* a value is truncated to a category if it is >= 0 or above this */
 } forest_spec;
 
 enum lane_kind { LANE_DIRECT, LANE_GRID, LANE_BITS, LANE_CATEGORY };
@@ -55,7 +56,7 @@ typedef struct {
     int32_t kind, size;      /* size: number of thresholds, or of categories */
     int32_t buckets, steps, shift;
     int32_t low_key;
-    double low, scale;
+    double low, scale; /* of categories: low is category_above */
     uint8_t *table; /* rank of the first threshold in each bucket */
     void *threshold; /* float or double; sorted, padded with NaN */
     uint32_t plain, missing; /* first mask: of rank >= k at first + k; 0: not used */
@@ -118,6 +119,7 @@ typedef struct {
     int32_t num_levels; /* tail of twins: steps that every row takes; 0: no twins */
     void *nodes;       /* tail: node32 or node64; or twin32 or twin64 */
     uint32_t *node_category; /* tail with categorical nodes: 8 words a node, else NULL */
+    double category_above;
     void *leaves;      /* tail: (leaves, width) values */
 } tree;
 

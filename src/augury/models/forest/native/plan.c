@@ -492,7 +492,7 @@ static lane *category_lane(builder *b, group *g, int32_t feature, int32_t *colum
     l->feature = feature;
     l->column = column_of(g, columns, feature);
     l->kind = LANE_CATEGORY;
-    (void)b;
+    l->low = b->spec->category_above;
     return l;
 }
 
@@ -758,6 +758,7 @@ static void make_tail(emitter *e, size_t value) {
     }
     t->nodes = keep(b, inner, narrow ? sizeof(node32) : sizeof(node64));
     if (below.categories) t->node_category = keep(b, inner * 8, sizeof(uint32_t));
+    t->category_above = b->spec->category_above;
     int32_t next = 0;
     for (int32_t i = 0; i < b->num_ordered; i++) {
         int64_t node = b->base + b->order[i];

@@ -32,6 +32,31 @@ EXPORT void forest_exp(float *x, int64_t count) {
     for (int64_t i = 0; i < count; i++) x[i] = expf(x[i]);
 }
 
+/* LightGBM's: in double precision, the scale is the objective's. */
+EXPORT void forest_sigmoid_double(double *x, int64_t count, double scale) {
+    for (int64_t i = 0; i < count; i++) x[i] = 1.0 / (1.0 + exp(-scale * x[i]));
+}
+
+EXPORT void forest_softmax_double(double *x, int64_t num_rows, int64_t num_classes) {
+    for (int64_t r = 0; r < num_rows; r++, x += num_classes) {
+        double most = x[0], sum = 0;
+        for (int64_t k = 1; k < num_classes; k++) most = x[k] > most ? x[k] : most;
+        for (int64_t k = 0; k < num_classes; k++) {
+            x[k] = exp(x[k] - most);
+            sum += x[k];
+        }
+        for (int64_t k = 0; k < num_classes; k++) x[k] /= sum;
+    }
+}
+
+EXPORT void forest_exp_double(double *x, int64_t count) {
+    for (int64_t i = 0; i < count; i++) x[i] = exp(x[i]);
+}
+
+EXPORT void forest_log1p_exp_double(double *x, int64_t count) {
+    for (int64_t i = 0; i < count; i++) x[i] = log1p(exp(x[i]));
+}
+
 EXPORT float forest_logit(float probability) { return -logf(1.0f / probability - 1.0f); }
 
 EXPORT float forest_log(float x) { return logf(x); }
