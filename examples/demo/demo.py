@@ -101,7 +101,7 @@ def _prepare(stage: Path) -> None:
 @contextlib.contextmanager
 def _engine(stage: Path, *, workers: int, keep: bool) -> Iterator[float]:
     """`augury up` in the background; yields the seconds until it was ready."""
-    _title("2", f"augury up: Valkey, API, router, sources, sweeper, relay and {workers} workers")
+    _title("2", f"augury up: Valkey, API, router, dispatcher and others, and {workers} workers")
     log = (stage / "up.log").open("w")
     started = time.monotonic()
     up = subprocess.Popen(

@@ -86,6 +86,23 @@ class Settings(BaseSettings):
     max_event_bytes: int = Field(
         default=262_144, ge=1, description="Largest accepted event, in bytes."
     )
+    dispatch_s: float = Field(
+        default=0.2, gt=0, description="Seconds between two looks for effects that are due."
+    )
+    dispatch_concurrency: int = Field(
+        default=4, ge=1, description="Deliveries to one target at once, per dispatcher."
+    )
+    dispatch_threads: int = Field(
+        default=32, ge=1, description="Deliveries at once, per dispatcher."
+    )
+    webhook_networks: str = Field(
+        default="",
+        description="Private networks that webhooks may reach, as CIDRs separated by commas.",
+    )
+    functions: str = Field(
+        default="",
+        description="Modules that register functions for `call`, separated by commas.",
+    )
     s3_endpoint: str = Field(default="", description="Endpoint of an S3 server that is not AWS.")
     s3_region: str = Field(default="us-east-1", description="Region for S3.")
     s3_access_key_id: str = Field(default="", description="S3 key id; empty: the usual AWS chain.")

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
-_SERVICES = ("api", "router", "sources", "sweeper", "relay", "worker")
+_SERVICES = ("api", "router", "sources", "dispatcher", "sweeper", "relay", "worker")
 NUM_ROWS = 72_000
 NUM_SHARDS = 12
 

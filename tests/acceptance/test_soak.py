@@ -1,7 +1,6 @@
 """Hours of bad luck in minutes: many events, doubled and out of order, while everything is killed.
 
-`make soak` runs it with 100,000 events for each of five seeds; `AUGURY_SOAK_EVENTS` and
-`AUGURY_SOAK_SEEDS` (how many) say otherwise.
+`make soak` runs it with 100,000 events; `AUGURY_SOAK_EVENTS` and `AUGURY_SOAK_SEED` say otherwise.
 What was sent is known here, so what the ledger holds is compared with it event by event, and then
 `augury audit` looks with its own eyes. A seed fixes what is sent and in which order processes are
 killed, not the moments: those are the machine's.
@@ -28,12 +27,12 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 type Start = Callable[..., Augury]
 
 NUM_EVENTS = int(os.environ.get("AUGURY_SOAK_EVENTS", "100000"))  # noqa: TID251 - of the test
-NUM_SEEDS = int(os.environ.get("AUGURY_SOAK_SEEDS", "5"))  # noqa: TID251 - of the test
+SEED = int(os.environ.get("AUGURY_SOAK_SEED", "1"))  # noqa: TID251 - of the test
 BATCH = 100
 NUM_FILES = 60
 WINDOW = 500  # how far an event may come out of order
 VICTIMS = ("router", "relay", "sources", "sweeper", "api", "worker-1", "valkey")
-PAUSE_S = (0.05, 1.0)
+PAUSE_S = (0.2, 2.0)
 
 
 def _sent(chance: random.Random) -> list[dict[str, Any]]:
@@ -103,10 +102,7 @@ class _Killer(threading.Thread):
             raise self.error
 
 
-@pytest.mark.parametrize("seed", range(NUM_SEEDS))
-def test_everything_is_killed_and_nothing_is_lost_or_doubled(
-    start_augury: Start, seed: int
-) -> None:
+def test_everything_is_killed_and_nothing_is_lost_or_doubled(start_augury: Start) -> None:
     augury = start_augury(workers=2)
     world = Scored(augury)
     write_file(augury.folder / "asked.parquet", 10)
@@ -126,8 +122,8 @@ def test_everything_is_killed_and_nothing_is_lost_or_doubled(
         },
         "wanted.yaml",
     )
-    chance = random.Random(seed)
-    killer = _Killer(augury, random.Random(seed + 1000))
+    chance = random.Random(SEED)
+    killer = _Killer(augury, random.Random(SEED + 1))
     killer.start()
     landed = 0
     try:
@@ -139,7 +135,6 @@ def test_everything_is_killed_and_nothing_is_lost_or_doubled(
     finally:
         killer.end()
     _check(world, landed)
-    print(f"{NUM_EVENTS} events, {landed} files; killed {dict(killer.kills)}")
     assert sum(killer.kills.values()) > 0
 
 

@@ -14,7 +14,9 @@ from augury import clock
 
 pytestmark = pytest.mark.slow
 
-_CHILDREN = {"valkey", "api", "router", "worker-1", "sources", "relay", "sweeper"}
+_CHILDREN = {
+    *("valkey", "api", "router", "worker-1", "sources", "relay", "sweeper", "dispatcher"),
+}
 type Start = Callable[..., Augury]
 
 

@@ -80,6 +80,10 @@ class World:
             order = list(table.primary_key.columns)
             return list(connection.execute(sa.select(table).where(*where).order_by(*order)))
 
+    def buried(self) -> list[sa.Row[Any]]:
+        """Dead letters of the stream; actions that failed have theirs, too."""
+        return self.rows(tables.dead_letters, tables.dead_letters.c.kind == "entry")
+
     def outcomes(self) -> list[tuple[str, str, str, str | None]]:
         """(event id, action, state, reason) of every outcome, sorted."""
         joined = sa.select(
@@ -129,7 +133,7 @@ class World:
             (key.source, key.event_id) for key in self.rows(tables.event_keys)
         )
         in_ledger = {(event.incarnation, event.entry_id) for event in events}
-        buried = {(d.incarnation, d.entry_id) for d in self.rows(tables.dead_letters)}
+        buried = {(d.incarnation, d.entry_id) for d in self.buried()}
         assert in_ledger & buried == set(), "routed and buried"
 
     def _check_runs(self) -> None:

@@ -92,7 +92,7 @@ def found(world: World, mark: str) -> list[tuple[str, str, str | None]]:
 
 
 def test_a_crash_before_any_sql_statement_neither_loses_nor_doubles(world: World) -> None:
-    buried = len(world.rows(tables.dead_letters))
+    buried = len(world.buried())
     for number in range(200):
         mark = f"m{number}-"
         world.publish(*batch(mark))
@@ -105,7 +105,7 @@ def test_a_crash_before_any_sql_statement_neither_loses_nor_doubles(world: World
         world.drain()
         buried += 1
         assert found(world, mark) == sorted(decided(mark), key=str), executed[-1:]
-        assert len(world.rows(tables.dead_letters)) == buried
+        assert len(world.buried()) == buried
         if not crashed:
             break
     else:
@@ -146,7 +146,7 @@ def test_a_crash_around_any_step_neither_loses_nor_doubles(
             world.router().step()
     world.drain()
     assert found(world, "m") == sorted(decided("m"), key=str)
-    assert len(world.rows(tables.dead_letters)) == 1
+    assert len(world.buried()) == 1
     # the relay sends what a dead router had claimed; then nothing is left to say
     relay.flush(world.database, world.bus, resend_s=0.0)
     world.drain()
@@ -179,7 +179,7 @@ def test_an_entry_id_given_twice_by_a_bus_that_went_back_is_not_swallowed(world:
         server.delete(stream)
         server.xadd(stream, other, id=entry_id)  # the incarnation is still there
         world.drain()
-    (letter,) = world.rows(tables.dead_letters)
+    (letter,) = world.buried()
     assert "two" in letter.payload
     assert "routed before" in letter.reason
 
@@ -197,7 +197,7 @@ def test_buried_and_routed_exclude_each_other(world: World) -> None:
         row.event_id for row in world.rows(tables.events, tables.events.c.source == "/test")
     ] == ["b"]
     assert bury(world.database, [Burial(delivery=held[1], reason="late")]) == 0
-    assert len(world.rows(tables.dead_letters)) == 1
+    assert len(world.buried()) == 1
     world.check_laws()
 
 
@@ -236,7 +236,7 @@ def test_routers_that_fight_over_every_entry_agree(world: World) -> None:
         {run.spec["input"][0]["uri"] for run in world.rows(tables.runs) if run.spec["input"]}
     )
     assert len(first_ids) == 230
-    assert world.rows(tables.dead_letters) == []
+    assert world.buried() == []
     world.check_laws()
 
 
@@ -261,7 +261,7 @@ def test_an_entry_that_kills_every_router_is_buried_and_its_neighbours_are_not(
                 deaths += 1
             else:
                 break
-    (letter,) = world.rows(tables.dead_letters)
+    (letter,) = world.buried()
     assert "deadly" in letter.payload
     assert "handed out 25 times" in letter.reason
     assert deaths == 24

@@ -102,5 +102,5 @@ def test_killed_routers_and_a_killed_bus_neither_lose_nor_double(
     expected = {n - 10 if n % 10 == 0 else n for n in range(0, BATCHES * BATCH, 2)}
     assert states["t", "STARTED"] == len(expected)
     assert states["d", "STARTED"] == BATCHES * BATCH // 2
-    assert world.rows(tables.dead_letters) == []
+    assert world.buried() == []
     assert world.rows(tables.bus_incidents) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parseaddr
 from typing import Any
 
 from augury.actions import template
@@ -116,7 +117,7 @@ def _mail_faults(fields: Mapping[str, Any]) -> list[str]:
     return [
         f"expected a mail address, found {text!r:.80}"
         for text in addresses
-        if "@" not in text or _has_line_end(text) or " " in text.strip()
+        if _has_line_end(text) or "@" not in parseaddr(text)[1]
     ] + (["subject: expected one line"] if _has_line_end(fields["subject"]) else [])
 
 

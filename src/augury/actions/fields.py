@@ -67,14 +67,25 @@ def _check_json(value: Any) -> Any:
 def _web_url(text: str) -> str:
     if not text.startswith(_WEB):
         raise ValueError(f"expected a URL that begins with https:// or http://, found {text!r:.80}")
-    return _without_password(text)
-
-
-def _without_password(text: str) -> str:
-    authority = text.partition("://")[2].partition("/")[0]
-    if "://" not in text or not authority.strip("/"):
+    authority = _authority(text)
+    if not authority:
         raise ValueError(f"expected a URL such as https://host/path, found {text!r:.80}")
-    if "@" in authority and (":" in authority.rpartition("@")[0] or text.startswith(_WEB)):
+    return _without(authority, "@", text)
+
+
+def _broker_url(text: str) -> str:
+    if "://" not in text:
+        raise ValueError(f"expected a URL such as amqp://host:5672//, found {text!r:.80}")
+    user = _authority(text).rpartition("@")[0]
+    return _without(user, ":", text)
+
+
+def _authority(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0]
+
+
+def _without(authority: str, mark: str, text: str) -> str:
+    if mark in authority:
         raise ValueError(
             "a URL with a password must not stand in a rule: put all of it into the environment "
             "as AUGURY_SECRET_{NAME}, and name it here by `url_secret`"
@@ -103,7 +114,7 @@ Text = Annotated[str, Field(min_length=1, max_length=65_536), AfterValidator(che
 Json = Annotated[Any, AfterValidator(_check_json)]
 SecretName = Annotated[str, AfterValidator(_secret_name)]
 WebUrl = Annotated[Template, AfterValidator(_web_url)]
-BrokerUrl = Annotated[Template, AfterValidator(_without_password)]
+BrokerUrl = Annotated[Template, AfterValidator(_broker_url)]
 Templates = Annotated[tuple[Template, ...], BeforeValidator(listed), Field(min_length=1)]
 Headers = Annotated[dict[str, Template], AfterValidator(_headers), AfterValidator(_public_headers)]
 SecretHeaders = Annotated[dict[str, SecretName], AfterValidator(_headers)]
@@ -113,10 +124,10 @@ def origin(url: str) -> str:
     """`scheme://host:port` of a URL, without user and path: what fails together.
 
     Raises:
-        ValueError: it has no host, or a port that is none.
+        ValueError: it has no host though it is a web address, or a port that is none.
     """
     parts = urlsplit(url)
-    if not parts.hostname:
+    if not parts.hostname and url.startswith(_WEB):
         raise ValueError(f"expected a URL with a host, found {url!r:.80}")
     port = "" if parts.port is None else f":{parts.port}"
-    return f"{parts.scheme.lower()}://{parts.hostname}{port}"
+    return f"{parts.scheme.lower()}://{parts.hostname or parts.path}{port}"

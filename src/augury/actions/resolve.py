@@ -19,3 +19,11 @@ def resolve(action: ActionSpec, event: Mapping[str, Any]) -> Request:
         InvalidError: naming every field that this event does not fill, and why.
     """
     return resolve_run(action, event) if action.effect is None else resolve_effect(action, event)
+
+
+def as_json(request: Request) -> dict[str, Any]:
+    """What is asked for, for people: in dead letters."""
+    if isinstance(request, EffectRequest):
+        return {"kind": request.kind, **request.fields}
+    overrides = request.overrides.model_dump(mode="json", exclude_none=True)
+    return {"kind": "start_run", "job": request.job_name, **overrides}

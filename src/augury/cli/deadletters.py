@@ -1,25 +1,28 @@
-"""`augury deadletters`: what could not be routed, and what to do about it."""
+"""`augury deadletters`: what was given up, and what to do about it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from augury.cli.context import Json, Limit, open_engine
 from augury.cli.output import echo, example, print_fields, print_json, print_list
 
+Kind = Literal["entry", "action"]
 Letter = Annotated[str, typer.Argument(help="Id of the dead letter.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Registers the commands."""
     group = typer.Typer(
-        help="Entries of the bus that could not be routed.",
+        help="Entries that could not be routed, and actions that failed for good.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    group.command("list", epilog=example("augury deadletters list --state OPEN"))(list_)
+    group.command("list", epilog=example("augury deadletters list --state OPEN --kind action"))(
+        list_
+    )
     group.command(epilog=example("augury deadletters show dead_01JD3Z"))(show)
     group.command(epilog=example("augury deadletters redrive dead_01JD3Z"))(redrive)
     group.command(epilog=example("augury deadletters discard dead_01JD3Z"))(discard)
@@ -30,20 +33,25 @@ def list_(
     state: Annotated[
         str | None, typer.Option(help="OPEN, REDRIVEN or DISCARDED; all if not given.")
     ] = None,
+    kind: Annotated[
+        Kind | None, typer.Option(help="Of the bus, or of rules' actions; both if not given.")
+    ] = None,
     limit: Limit = 100,
     as_json: Json = False,
 ) -> None:
     """Dead letters, newest first."""
     from augury.engine.views import view
-    from augury.routing.dead_letters import DeadLetterState, list_dead_letters
+    from augury.jobs.states import DeadLetterState
+    from augury.routing.dead_letters import list_dead_letters
 
     wanted = None if state is None else one_of(DeadLetterState, state)
     with open_engine() as engine, engine.database.read() as connection:
-        found = list_dead_letters(connection, state=wanted, limit=limit)
+        found = list_dead_letters(connection, state=wanted, kind=kind, limit=limit)
     print_list(
         found,
         {
             "id": lambda letter: letter.id,
+            "kind": lambda letter: letter.kind,
             "state": lambda letter: letter.state,
             "attempts": lambda letter: letter.attempts,
             "created": lambda letter: letter.created_at,
@@ -67,7 +75,7 @@ def one_of[E: str](kind: type[E], text: str) -> E:
 
 
 def show(letter: Letter, as_json: Json = False) -> None:
-    """One dead letter: the reason and the payload, exactly as it came."""
+    """One dead letter: the reason, what was asked for, and the payload exactly as it came."""
     from augury.engine.views import view
     from augury.routing.dead_letters import get_dead_letter
 
@@ -80,17 +88,19 @@ def show(letter: Letter, as_json: Json = False) -> None:
 
 
 def redrive(letter: Letter, as_json: Json = False) -> None:
-    """Sends it again, once."""
+    """Tries it again, once: an entry as it came, an action by the present rule and job."""
     with open_engine() as engine:
         found = engine.redrive(letter)
     if as_json:
         print_json(found)
-    else:
+    elif found.position is None:
         echo(f"{found.id} sent again")
+    else:
+        echo(f"{found.id} tried again; see augury events show {found.position}")
 
 
 def discard(letter: Letter, as_json: Json = False) -> None:
-    """Throws it away; it stays listed as DISCARDED."""
+    """Throws it away; it and an action's outcome stay listed as DISCARDED."""
     with open_engine() as engine:
         found = engine.discard(letter)
     if as_json:

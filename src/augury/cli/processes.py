@@ -9,7 +9,7 @@ import typer
 from augury.cli.context import Json, load_settings
 from augury.cli.output import example, print_json, print_table
 
-_QUEUES = "mini_batch,batch,distributed"
+_QUEUES = "mini_batch,batch,distributed,call"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,6 +19,9 @@ def add_to(app: typer.Typer) -> None:
     )(up)
     app.command(epilog=example("AUGURY_REDIS_URL=redis://bus:6379 augury api --port 8470"))(api)
     app.command(epilog=example("AUGURY_REDIS_URL=redis://bus:6379 augury router"))(router)
+    app.command(
+        epilog=example("AUGURY_SECRET_SLACK_HOOK=https://hooks.slack.com/... augury dispatcher")
+    )(dispatcher)
     app.command(epilog=example("AUGURY_REDIS_URL=redis://bus:6379 augury sweeper"))(sweeper)
     app.command(epilog=example("AUGURY_REDIS_URL=redis://bus:6379 augury relay"))(relay)
     app.command(epilog=example("augury worker --name gpu-1 --queues distributed"))(worker)
@@ -35,8 +38,8 @@ def up(
 ) -> None:
     """Starts everything under AUGURY_HOME, until Ctrl-C.
 
-    Valkey, API, router, sources, sweeper, relay and workers; one that dies is started again. The
-    first Ctrl-C lets them finish what they hold, the second stops them at once.
+    Valkey, API, router, sources, dispatcher, sweeper, relay and workers; one that dies is started
+    again. The first Ctrl-C lets them finish what they hold, the second stops them at once.
     """
     from augury.processes.up import up as run
 
@@ -67,6 +70,13 @@ def sources() -> None:
     from augury.processes.main import run_sources
 
     run_sources(load_settings())
+
+
+def dispatcher() -> None:
+    """Delivers webhooks, mail and messages that actions owe, until stopped."""
+    from augury.processes.main import run_dispatcher
+
+    run_dispatcher(load_settings())
 
 
 def sweeper() -> None:

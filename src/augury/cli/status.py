@@ -32,13 +32,13 @@ def status(as_json: Json = False) -> None:
     else:
         echo(f"bus       {bus['message']}")
     echo(f"outbox    {found['outbox']} events to send")
-    for name in ("events", "outcomes", "runs"):
+    for name in ("events", "outcomes", "effects", "runs"):
         echo(f"{name:<9} {_counts(found[name])}")
     for queue, counts in found["queues"].items():
         echo(f"queue     {queue}: {_counts(counts)}")
     rows = [
         [worker["id"], worker["host"], worker["pid"], ",".join(worker["queues"]), worker["cpus"]]
-        for worker in found["workers"]
+        for worker in (*found["workers"], *found["dispatchers"])
     ]
     print_table(["worker", "host", "pid", "queues", "cpus"], rows, empty="no workers")
 

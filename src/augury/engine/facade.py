@@ -63,19 +63,19 @@ class Engine(Parts):
         return self.bus.durability()
 
     def redrive(self, dead_letter_id: str) -> DeadLetter:
-        """Sends a dead letter again, once.
+        """Tries a dead letter again, once: an entry as it came, an action by the present rule.
 
         Raises:
-            NotFoundError: no such dead letter.
-            ConflictError: it was redriven or discarded before.
-            InvalidError: what it holds is no event.
+            NotFoundError: no such dead letter, or no such job.
+            ConflictError: it was redriven or discarded before, or its rule is gone.
+            InvalidError: what it holds is no event, or does not fill the action.
         """
-        from augury.routing.dead_letters import redrive
+        from augury.routing.redrive import redrive
 
-        letter = self.database.transact(
+        letter, woken = self.database.transact(
             lambda connection: redrive(self.database, connection, dead_letter_id)
         )
-        self.after_commit()
+        self.after_commit(woken)
         return letter
 
     def discard(self, dead_letter_id: str) -> DeadLetter:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from augury.actions.effects import DISPATCHED
 from augury.engine.views import plain, view
 from augury.errors import UnavailableError
 from augury.jobs.states import WorkState
 from augury.routing.ledger import count_events, count_outcomes
-from augury.storage.tables import outbox, runs, work, workers
+from augury.storage.tables import effects, outbox, runs, work, workers
 
 if TYPE_CHECKING:
     from augury.engine.parts import Parts
@@ -19,7 +20,7 @@ _OPEN_WORK = (WorkState.WAITING, WorkState.READY, WorkState.LEASED)
 
 
 def status(parts: Parts) -> dict[str, Any]:
-    """Bus, ledger, runs, queues and workers.
+    """Bus, ledger, runs, queues, effects, workers and dispatchers.
 
     Raises:
         UnavailableError: the database did not answer. A bus that does not is part of the answer.
@@ -32,7 +33,10 @@ def status(parts: Parts) -> dict[str, Any]:
             **{name: plain(counts) for name, counts in ledger.items()},
             "runs": _counts(connection, sa.select(runs.c.state, sa.func.count()), runs.c.state),
             "queues": _queues(connection),
-            "workers": _workers(connection),
+            "effects": _counts(
+                connection, sa.select(effects.c.state, sa.func.count()), effects.c.state
+            ),
+            **_processes(connection),
         }
 
 
@@ -65,8 +69,13 @@ def _queues(connection: sa.Connection) -> dict[str, dict[str, int]]:
     return found
 
 
-def _workers(connection: sa.Connection) -> list[dict[str, Any]]:
+def _processes(connection: sa.Connection) -> dict[str, list[dict[str, Any]]]:
+    """Those that prove by a heartbeat that they live: `workers` and `dispatchers`."""
     rows = connection.execute(
         sa.select(workers).where(workers.c.stopped_at.is_(None)).order_by(workers.c.id)
     )
-    return [dict(plain(dict(row._mapping))) for row in rows]
+    found: dict[str, list[dict[str, Any]]] = {"workers": [], "dispatchers": []}
+    for row in rows:
+        noun = "dispatchers" if row.queues == [DISPATCHED] else "workers"
+        found[noun].append(dict(plain(dict(row._mapping))))
+    return found

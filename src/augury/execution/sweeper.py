@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from augury import clock
+from augury.actions import effects
+from augury.actions.effects import CALL
 from augury.errors import AuguryError, UnavailableError
 from augury.execution.leftovers import Leftovers
 from augury.inference import coordinator
@@ -99,7 +102,7 @@ class Sweeper:
 
     def _expire_leases(self, awake_s: float) -> None:
         with self._database.read() as connection:
-            counters = overdue.heartbeats(connection)
+            counters = overdue.heartbeats(connection) | effects.silent_holders(connection)
         known, self._silences = self._silences, {}
         for worker_id, heartbeat in counters.items():
             silence = known.get(worker_id)
@@ -112,11 +115,12 @@ class Sweeper:
                 self._expire(worker_id, silence)
 
     def _expire(self, worker_id: str, silence: _Silence) -> None:
-        ready = self._database.transact(
-            lambda connection: reports.expire(
-                self._database, connection, worker_id, silence.heartbeat
-            )
-        )
+        def expire(connection: sa.Connection) -> Counter[str]:
+            ready = reports.expire(self._database, connection, worker_id, silence.heartbeat)
+            effects.expire(self._database, connection, worker_id, silence.heartbeat)
+            return ready
+
+        ready = self._database.transact(expire)
         _log.warning(
             "worker %s is lost; %d items are ready again",
             worker_id,
@@ -131,8 +135,9 @@ class Sweeper:
         """As many wake-ups as there is ready work: lost ones are replaced, doubles do no harm."""
         with self._database.read() as connection:
             ready = overdue.ready_work(connection, limit=_MOST_WAKE_UPS)
+            ready[CALL] = effects.count_due_calls(connection, limit=_MOST_WAKE_UPS)
         for queue, count in ready.items():
-            missing = count - self._executor.depth(queue)
+            missing = count - self._executor.depth(queue) if count else 0
             if missing > 0:
                 self._executor.wake(queue, missing)
 

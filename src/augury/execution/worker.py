@@ -11,6 +11,8 @@ The three modes are three ways to go on after an item:
 * `batch`: whoever takes a run's first shard takes them all, one after another, with one copy of
   the model; between two of them mini-batches get their turn.
 * `distributed`: after each shard, whatever is next in the queue, of whatever run.
+
+Beside runs there are calls of functions (`calls.py`), with a queue of their own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 
 from augury import clock
+from augury.actions import effects
+from augury.actions.effects import CALL
 from augury.errors import (
     AuguryError,
     ConflictError,
@@ -38,6 +42,7 @@ from augury.errors import (
     UnavailableError,
 )
 from augury.execution.announcer import Announcer
+from augury.execution.calls import Calls
 from augury.execution.holding import DrainingError, Holding, Watch
 from augury.execution.pulse import Pulse
 from augury.execution.scoring import Scoring
@@ -53,7 +58,7 @@ from augury.storage.database import Database
 
 _log = logging.getLogger(__name__)
 
-QUEUES = (Mode.MINI_BATCH, Mode.BATCH, Mode.DISTRIBUTED)
+QUEUES = (Mode.MINI_BATCH, Mode.BATCH, Mode.DISTRIBUTED, CALL)
 # trying again would give the same answer
 _PERMANENT = (
     ConflictError,
@@ -95,6 +100,7 @@ class Worker:
         self._executor = executor
         self._settings = settings
         self._cpus = settings.worker_cpus or os.cpu_count() or 1
+        self._calls = Calls(database, self.id, settings, out_of_time=self._is_out_of_time)
         self._scoring = Scoring(database, settings, cpus=self._cpus)
         self._announcer = Announcer(database, settings)
         self._watch = Watch(
@@ -166,6 +172,7 @@ class Worker:
         for item in work.leased_by(connection, self.id):
             reports.release(self._database, connection, item)
         work.let_all_go(connection, self.id)
+        effects.release(connection, self.id)
         workers.stop(connection, self.id)
 
     # --- one wake-up ------------------------------------------------------------------------------
@@ -199,18 +206,25 @@ class Worker:
             forgotten = work.leased_by(connection, self.id)
         for item in forgotten:
             self._put_down(item, "the claim's answer was lost")
+        self._calls.recover()
 
     def _take_turn(self, queue: str) -> bool:
         """Until nothing is ready; True if time is up before."""
         until_s = self._turn_until_s = clock.monotonic_s() + _TURN_S
         while not self.is_draining:
-            item = self._claim((queue,))
-            if item is None:
+            if not self._do_next(queue):
                 return False
-            self._carry_out(item)
             if clock.monotonic_s() > until_s:
                 return True
         return True
+
+    def _do_next(self, queue: str) -> bool:
+        if queue == CALL:
+            return self._calls.call_next()
+        item = self._claim((queue,))
+        if item is not None:
+            self._carry_out(item)
+        return item is not None
 
     def _carry_out(self, first: WorkItem) -> None:
         """An item, and in the modes that one worker holds, whatever of its run comes after it."""
@@ -266,6 +280,8 @@ class Worker:
         )
 
     def _is_ready(self, queues: Sequence[str], run_id: str | None = None) -> bool:
+        if CALL in queues:
+            return self._calls.is_due()
         with self._database.read() as connection:
             return work.is_ready(connection, self.id, queues, run_id=run_id)
 

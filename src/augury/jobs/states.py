@@ -96,3 +96,11 @@ class OutcomeState(StrEnum):
 
 
 OPEN_OUTCOMES = frozenset({OutcomeState.PENDING, OutcomeState.QUEUED, OutcomeState.RETRYING})
+
+
+class DeadLetterState(StrEnum):
+    """What became of a dead letter."""
+
+    OPEN = "OPEN"  #: waits for a person
+    REDRIVEN = "REDRIVEN"  #: published again, or tried again
+    DISCARDED = "DISCARDED"  #: thrown away by a person

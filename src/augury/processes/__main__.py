@@ -37,7 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m augury.processes", description=__doc__)
-    parser.add_argument("role", choices=["api", "router", "sources", "sweeper", "relay", "worker"])
+    parser.add_argument(
+        "role",
+        choices=["api", "router", "sources", "dispatcher", "sweeper", "relay", "worker"],
+    )
     parser.add_argument("--name", default="worker", help="name of a worker")
     parser.add_argument("--ready-fd", type=int, help="pipe to write to when ready")
     parser.add_argument("--listen-fd", type=int, help="listening socket of the API")

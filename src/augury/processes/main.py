@@ -96,6 +96,19 @@ def run_relay(settings: Settings, *, on_ready: OnReady = _nobody_waits) -> None:
     _run(settings, "relay", make, on_ready)
 
 
+def run_dispatcher(settings: Settings, *, on_ready: OnReady = _nobody_waits) -> None:
+    """Delivers effects (webhooks, mail, streams), until stopped."""
+
+    def make(engine: Engine) -> Loop:
+        from augury.actions.dispatcher import Dispatcher
+
+        dispatcher = Dispatcher(engine.database, engine.settings)
+        dispatcher.start()
+        return dispatcher.run
+
+    _run(settings, "dispatcher", make, on_ready)
+
+
 def _run(settings: Settings, role: str, make: Callable[[Engine], Loop], on_ready: OnReady) -> None:
     telemetry.configure(settings.log_level, json_lines=settings.log_json)
     stop = stop_on_signals()
@@ -126,7 +139,7 @@ def run_worker(
     settings: Settings,
     *,
     name: str = "worker",
-    queues: str = "mini_batch,batch,distributed",
+    queues: str = "mini_batch,batch,distributed,call",
     on_ready: OnReady = _nobody_waits,
 ) -> None:
     """Scores what it is woken for, until stopped; one process is one worker."""

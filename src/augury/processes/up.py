@@ -30,7 +30,8 @@ from augury.processes.valkey import ValkeyServer, is_ready
 from augury.settings import Settings, child_environment, export_environment
 
 # what stops first, stops first: no new events, no new requests, then what works on them
-_PHASES = {"sources": 0, "api": 1, "router": 2, "worker": 3, "sweeper": 4, "relay": 5, "valkey": 6}
+_ORDER = ("sources", "api", "router", "worker", "dispatcher", "sweeper", "relay", "valkey")
+_PHASES = {kind: phase for phase, kind in enumerate(_ORDER)}
 _MARGIN_S = 3.0
 _PREDECESSOR_S = 10.0
 READY_FILE = "ready.json"
@@ -112,6 +113,7 @@ def specs(settings: Settings, *, workers: int, listen_fd: int, ready_fd: int) ->
         role("sources", "sources"),
         role("relay", "relay"),
         role("sweeper", "sweeper"),
+        role("dispatcher", "dispatcher"),
         *(role(name, "worker", "--name", name) for name in names[1:]),
     ]
     return [_valkey(settings, environment), *found] if settings.embedded_redis else found

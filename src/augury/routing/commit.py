@@ -47,7 +47,7 @@ class Routed:
         num_accepted: events that are new in the ledger, duplicates among them.
         num_known: deliveries that the ledger held already.
         num_outcomes: outcomes written.
-        started: runs accepted, per queue in which their first work waits.
+        started: runs accepted and calls owed, per queue in which their first work waits.
         reused: known deliveries whose content is not what the ledger holds: the bus went back in
             time and gave an entry id twice.
     """

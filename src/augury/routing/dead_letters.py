@@ -1,17 +1,17 @@
-"""Entries of the stream that could not be routed, kept with their payload and the reason.
+"""What was given up, kept with its payload and the reason until a person decides.
 
-An entry is in `events` or here, never in both, although an entry that fails for one router may
-succeed for another at the same moment: burying takes the one lock that shuts routers out, and a
-router looks here after it inserted (`commit.py`).
+Of two kinds. An `entry` of the stream that no router could route; it is in `events` or here, never
+in both, although an entry that fails for one router may succeed for another at the same moment:
+burying takes the one lock that shuts routers out, and a router looks here after it inserted
+(`commit.py`). And an `action` whose outcome is DEAD (`actions.burial` writes those).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,33 +19,37 @@ import sqlalchemy as sa
 from augury import clock, ids
 from augury.bus.port import Delivery
 from augury.errors import ConflictError, NotFoundError
-from augury.events.envelope import parse_event
+from augury.jobs.states import DeadLetterState, OutcomeState
 from augury.storage.database import Database
-from augury.storage.tables import dead_letters, events, outbox
+from augury.storage.tables import dead_letters, events, outbox, outcomes
 
 _log = logging.getLogger(__name__)
-
-
-class DeadLetterState(StrEnum):
-    """What became of a dead letter."""
-
-    OPEN = "OPEN"  #: waits for a person
-    REDRIVEN = "REDRIVEN"  #: published again
-    DISCARDED = "DISCARDED"  #: thrown away by a person
+ENTRY = "entry"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeadLetter:
-    """One entry that was given up.
+    """One entry or action that was given up.
 
     Attributes:
-        payload: the body as text; bytes that are not UTF-8 are shown as escapes.
-        attempts: how often routing it alone was tried; 0 if it was never an event.
+        kind: `entry` or `action`.
+        incarnation, entry_id: of an entry.
+        outcome_id, position, rule_id, rule_version, action: of an action.
+        request: what the action asked for, filled from the event; None if that was impossible.
+        payload: the event's body as text; bytes that are not UTF-8 are shown as escapes.
+        attempts: how often it was tried, alone; 0 if there was nothing to try.
     """
 
     id: str
-    incarnation: str
-    entry_id: str
+    kind: str
+    incarnation: str | None
+    entry_id: str | None
+    outcome_id: str | None
+    position: int | None
+    rule_id: str | None
+    rule_version: int | None
+    action: str | None
+    request: Mapping[str, Any] | None
     payload: str
     reason: str
     attempts: int
@@ -94,6 +98,7 @@ def _bury(database: Database, connection: sa.Connection, burials: Sequence[Buria
     rows = [
         {
             "id": ids.new_id("dead"),
+            "kind": ENTRY,
             "incarnation": burial.delivery.incarnation,
             "entry_id": burial.delivery.entry_id,
             "payload": _text(burial.delivery.body),
@@ -117,8 +122,6 @@ def _bury(database: Database, connection: sa.Connection, burials: Sequence[Buria
 
 def buried(connection: sa.Connection, entries: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
     """Those of `entries` (incarnation, entry id) that are dead letters."""
-    if connection.execute(sa.select(dead_letters.c.id).limit(1)).first() is None:
-        return set()
     return _held_by(connection, dead_letters, entries)
 
 
@@ -149,6 +152,7 @@ def list_dead_letters(
     connection: sa.Connection,
     *,
     state: DeadLetterState | None = None,
+    kind: str | None = None,
     limit: int = 100,
     before: str | None = None,
 ) -> list[DeadLetter]:
@@ -156,6 +160,8 @@ def list_dead_letters(
     select = sa.select(dead_letters).order_by(dead_letters.c.id.desc()).limit(limit)
     if state is not None:
         select = select.where(dead_letters.c.state == state)
+    if kind is not None:
+        select = select.where(dead_letters.c.kind == kind)
     if before is not None:
         select = select.where(dead_letters.c.id < before)
     return [
@@ -164,37 +170,20 @@ def list_dead_letters(
     ]
 
 
-def redrive(database: Database, connection: sa.Connection, dead_letter_id: str) -> DeadLetter:
-    """Puts a dead letter's event into the outbox and marks it, in the caller's transaction.
-
-    So it is sent again exactly as it came, and exactly by one redrive; if it fails again it
-    becomes another dead letter.
-
-    Raises:
-        NotFoundError: no such dead letter.
-        ConflictError: it was redriven or discarded before.
-        InvalidError: what it holds is no event and never can be routed.
-    """
-    letter = _settle(database, connection, dead_letter_id, DeadLetterState.REDRIVEN)
-    event = parse_event(letter.payload, max_bytes=max(len(letter.payload.encode()), 1))
-    row = {
-        "source": event.source,
-        "event_id": event.id,
-        "body": letter.payload,  # the bytes that came: the ledger compares content
-        "created_at": clock.utc_now(),
-    }
-    database.insert_new(connection, outbox, [row], outbox.c.id)
-    return letter
-
-
 def discard(database: Database, connection: sa.Connection, dead_letter_id: str) -> DeadLetter:
-    """Marks a dead letter as thrown away, in the caller's transaction.
+    """Marks a dead letter as thrown away, and an action's outcome as DISCARDED.
 
     Raises:
         NotFoundError: no such dead letter.
         ConflictError: it was redriven or discarded before.
     """
-    return _settle(database, connection, dead_letter_id, DeadLetterState.DISCARDED)
+    letter = settle(database, connection, dead_letter_id, DeadLetterState.DISCARDED)
+    connection.execute(
+        sa.update(outcomes)
+        .where(outcomes.c.id == letter.outcome_id, outcomes.c.state == OutcomeState.DEAD)
+        .values(state=OutcomeState.DISCARDED, updated_at=clock.utc_now())
+    )
+    return letter
 
 
 def get_dead_letter(connection: sa.Connection, dead_letter_id: str) -> DeadLetter:
@@ -206,9 +195,15 @@ def get_dead_letter(connection: sa.Connection, dead_letter_id: str) -> DeadLette
     return _letter(connection, sa.select(dead_letters), dead_letter_id)
 
 
-def _settle(
+def settle(
     database: Database, connection: sa.Connection, dead_letter_id: str, state: DeadLetterState
 ) -> DeadLetter:
+    """Moves a dead letter out of OPEN, in the caller's transaction.
+
+    Raises:
+        NotFoundError: no such dead letter.
+        ConflictError: it was redriven or discarded before.
+    """
     letter = _letter(connection, database.lock_rows(sa.select(dead_letters)), dead_letter_id)
     if letter.state is not DeadLetterState.OPEN:
         raise ConflictError(

@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from augury.jobs.states import OutcomeState
+from augury.routing.dead_letters import ENTRY
 from augury.storage.tables import dead_letters, events, outcomes, rules
 
 
@@ -226,7 +227,7 @@ def count_outcomes(
 
 
 def count_events(connection: sa.Connection) -> dict[str, int]:
-    """`accepted` events, `duplicates` among them, and `dead_letters` beside them."""
+    """`accepted` events, `duplicates` among them, and entries in `dead_letters` beside them."""
 
     def count(table: sa.Table, *where: sa.ColumnElement[bool]) -> int:
         return connection.scalar(sa.select(sa.func.count()).select_from(table).where(*where)) or 0
@@ -234,7 +235,7 @@ def count_events(connection: sa.Connection) -> dict[str, int]:
     return {
         "accepted": count(events),
         "duplicates": count(events, events.c.duplicate_of.is_not(None)),
-        "dead_letters": count(dead_letters),
+        "dead_letters": count(dead_letters, dead_letters.c.kind == ENTRY),
     }
 
 

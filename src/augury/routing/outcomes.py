@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 
 from augury import clock, ids
+from augury.actions.burial import ActionBurial, bury_actions
 from augury.actions.effect import EffectRequest
-from augury.actions.effects import effect_row
-from augury.actions.resolve import Request
+from augury.actions.effects import CALL, effect_row
+from augury.actions.resolve import Request, as_json
 from augury.actions.start_run import RunRequest
 from augury.jobs import states
 from augury.jobs.runs import RunDraft, accept_runs, first_queue, run_key
@@ -140,7 +141,7 @@ def write_outcomes(
         duplicates: events that were accepted before, by position.
 
     Returns:
-        The number of runs that were accepted, per queue in which their first work waits.
+        The number of runs accepted and calls owed, per queue in which their first work waits.
     """
     if not decided:
         return Counter()
@@ -172,10 +173,13 @@ class _Write:
         owed = _open(found)
         for outcome in owed:
             outcome.settle(OutcomeState.QUEUED, None)
+            started[CALL] += _is_call(outcome)
         ordered = sorted(found, key=lambda o: (o.position, o.intent.rule_id, o.intent.action))
         rows = [_outcome_row(outcome, self._now) for outcome in ordered]
         self._connection.execute(sa.insert(outcomes), rows)
         self._queue_effects(owed)
+        dead = [_burial(outcome) for outcome in ordered if outcome.state is OutcomeState.DEAD]
+        bury_actions(self._connection, dead)
         return started
 
     def _find_jobs(self, candidates: Sequence[_Outcome]) -> None:
@@ -250,6 +254,11 @@ def _runs(decided: Sequence[_Outcome]) -> list[_Outcome]:
     return [outcome for outcome in decided if isinstance(outcome.intent.request, RunRequest)]
 
 
+def _is_call(outcome: _Outcome) -> bool:
+    request = outcome.intent.request
+    return isinstance(request, EffectRequest) and request.kind == CALL
+
+
 def _run_request(outcome: _Outcome) -> RunRequest:
     assert isinstance(outcome.intent.request, RunRequest)  # see `_runs`
     return outcome.intent.request
@@ -281,6 +290,20 @@ def _effect_row(outcome: _Outcome, now: datetime) -> dict[str, Any]:
         rule_version=intent.rule_version,
         action=intent.action,
         now=now,
+    )
+
+
+def _burial(outcome: _Outcome) -> ActionBurial:
+    intent = outcome.intent
+    return ActionBurial(
+        outcome_id=outcome.outcome_id,
+        position=outcome.position,
+        rule_id=intent.rule_id,
+        rule_version=intent.rule_version,
+        action=intent.action,
+        payload=intent.arrival.body,
+        request=None if intent.request is None else as_json(intent.request),
+        reason=storable(outcome.reason) or "",
     )
 
 

@@ -231,9 +231,11 @@ effects = sa.Table(
     _at("last_attempt_at", nullable=True),
     _at("done_at", nullable=True),
     sa.Index(
-        "ix_effects_due",
+        "ix_effects_due",  # holds all that the search for due targets reads
         "target",
         "next_attempt_at",
+        "kind",
+        "expires_at",
         sqlite_where=sa.text("state = 'WAITING'"),
         postgresql_where=sa.text("state = 'WAITING'"),
     ),
@@ -255,17 +257,25 @@ object_claims = sa.Table(
     sa.Column("position", sa.BigInteger, nullable=False),  # the outcome's event; both may go first
 )
 dead_letters = sa.Table(
-    "dead_letters",
+    "dead_letters",  # of kind entry (no router could route it) and action (its outcome is DEAD)
     metadata,
     sa.Column("id", _Id, primary_key=True),
-    sa.Column("incarnation", _Id, nullable=False),
-    sa.Column("entry_id", sa.String(48), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("incarnation", _Id, nullable=True),  # of an entry
+    sa.Column("entry_id", sa.String(48), nullable=True),
+    sa.Column("outcome_id", _Id, nullable=True),  # of an action, as all up to `request`
+    sa.Column("position", sa.BigInteger, nullable=True),
+    sa.Column("rule_id", _Id, nullable=True),
+    sa.Column("rule_version", sa.Integer, nullable=True),
+    sa.Column("action", _Name, nullable=True),
+    sa.Column("request", _Json, nullable=True),  # what the event filled in
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),  # OPEN | REDRIVEN | DISCARDED
     _at("created_at"),
     sa.UniqueConstraint("incarnation", "entry_id"),
+    sa.Index(None, "outcome_id"),
 )
 bus_incidents = sa.Table(
     "bus_incidents",  # LOST (another incarnation appeared) | TRIMMED (entries gone before routing)

@@ -47,7 +47,17 @@ def test_the_tree_is_complete() -> None:
         f"runs {verb}" for verb in ("start", "list", "show", "watch", "logs", "cancel")
     } <= names
     assert {f"models {verb}" for verb in ("register", "list", "show", "alias")} <= names
-    assert {"up", "api", "router", "sources", "sweeper", "relay", "worker", "doctor"} <= names
+    assert {
+        "up",
+        "api",
+        "router",
+        "sources",
+        "dispatcher",
+        "sweeper",
+        "relay",
+        "worker",
+        "doctor",
+    } <= names
     assert {"apply", "delete", "publish", "plan", "score", "audit", "audit acknowledge"} <= names
 
 

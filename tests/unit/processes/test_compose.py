@@ -16,7 +16,7 @@ from augury.settings import Settings
 
 _FILE = Path(__file__).parents[3] / "docker-compose.yml"
 _FOUNDATION = {"valkey", "postgres", "seaweedfs"}
-_OURS = {"api", "router", "sources", "sweeper", "relay", "worker", "cli"}
+_OURS = {"api", "router", "sources", "dispatcher", "sweeper", "relay", "worker", "cli"}
 
 
 @pytest.fixture(scope="module")

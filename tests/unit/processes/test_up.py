@@ -19,18 +19,20 @@ from augury.settings import Settings
 def test_children_of_an_embedded_engine(settings: Settings) -> None:
     found = specs(settings, workers=2, listen_fd=3, ready_fd=4)
     assert [spec.name for spec in found] == [
-        "valkey", "api", "router", "worker-1", "sources", "relay", "sweeper", "worker-2",
+        "valkey", "api", "router", "worker-1", "sources", "relay", "sweeper", "dispatcher",
+        "worker-2",
     ]  # fmt: skip
     stops = sorted(found, key=lambda spec: spec.phase)
     assert [spec.name for spec in stops] == [
-        "sources", "api", "router", "worker-1", "worker-2", "sweeper", "relay", "valkey",
+        "sources", "api", "router", "worker-1", "worker-2", "dispatcher", "sweeper", "relay",
+        "valkey",
     ]  # fmt: skip
 
 
 def test_a_given_bus_is_not_started(settings: Settings) -> None:
     given = settings.model_copy(update={"redis_url": "redis://elsewhere"})
     names = [spec.name for spec in specs(given, workers=0, listen_fd=3, ready_fd=4)]
-    assert names == ["api", "router", "sources", "relay", "sweeper"]
+    assert names == ["api", "router", "sources", "relay", "sweeper", "dispatcher"]
 
 
 def test_child_reads_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
