@@ -245,7 +245,7 @@ def a_key_that_names_a_later_event(world: AuditWorld) -> None:
 @_CORRUPTIONS.breaks("event_buried")
 def an_event_both_routed_and_buried(world: AuditWorld) -> None:
     row = _named(world, "nobody wants me")
-    letter = world.rows(dead_letters)[0]
+    letter = world.buried()[0]
     _insert(
         world, letter, dead_letters, id="dead_2",
         incarnation=row.incarnation, entry_id=row.entry_id,
@@ -383,7 +383,7 @@ def test_an_event_of_ours_that_was_buried_was_told(world: AuditWorld) -> None:
     run = world.rows(runs)[0]
     where = event_keys.c.event_id == f"{run.id}:ACCEPTED"
     position = world.rows(event_keys, where)[0].position
-    letter = world.rows(dead_letters)[0]
+    letter = world.buried()[0]
     world.change(
         sa.delete(event_keys).where(where), sa.delete(events).where(events.c.position == position)
     )

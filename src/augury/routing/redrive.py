@@ -126,7 +126,7 @@ class _Action:
             "epoch": outcome.epoch,
             "object_identity": outcome.occurrence.removeprefix(_OBJECT),
         }
-        row = {**key, "outcome_id": outcome.id}
+        row = {**key, "outcome_id": outcome.id, "position": outcome.position}
         self._database.insert_new(self._connection, object_claims, [row], *object_claims.c)
         where = [object_claims.c[name] == value for name, value in key.items()]
         held = sa.select(object_claims.c.outcome_id).where(*where)

@@ -8,7 +8,7 @@ changed meanwhile) or another sweeper was faster, the file is removed and the ne
 anew. A file of which nobody knows, because its writer died in between, is removed by the next
 process that starts.
 
-Events on which something is still open (an outcome, an effect that is not done) stay in the
+Events on which something is still open (an outcome, a dead letter of an action) stay in the
 ledger; so does the newest event, for new positions follow from it. The keys (source, id) stay for
 `duplicate_window_days` more.
 """
@@ -28,10 +28,10 @@ import sqlalchemy as sa
 from augury import clock
 from augury.errors import UnavailableError
 from augury.ids import digest
-from augury.jobs.states import OPEN_OUTCOMES
+from augury.jobs.states import OPEN_OUTCOMES, DeadLetterState
 from augury.routing.archives import FOLDER, archived_until, list_archives, pack, read_archive
 from augury.storage.objects import open_store
-from augury.storage.tables import archives, effects, event_keys, events, outcomes
+from augury.storage.tables import archives, dead_letters, effects, event_keys, events, outcomes
 
 if TYPE_CHECKING:
     from augury.routing.archives import Archive
@@ -46,7 +46,6 @@ _DELETED_AT_ONCE = 500
 # a file that is not full waits for more events, for a tenth of the time but not longer than a day
 _PATIENCE = 0.1
 _LONGEST_PATIENCE = timedelta(days=1)
-_DONE_EFFECTS = ("DELIVERED", "DISCARDED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,12 +212,15 @@ def _open_positions(connection: sa.Connection, first: int, last: int) -> set[int
     waiting = sa.select(outcomes.c.position).where(
         outcomes.c.position.between(first, last), outcomes.c.state.in_(OPEN_OUTCOMES)
     )
-    owed = (
+    buried = (
         sa.select(outcomes.c.position)
-        .join(effects, effects.c.id == outcomes.c.id)
-        .where(outcomes.c.position.between(first, last), effects.c.state.not_in(_DONE_EFFECTS))
+        .join(dead_letters, dead_letters.c.outcome_id == outcomes.c.id)
+        .where(
+            outcomes.c.position.between(first, last),
+            dead_letters.c.state == DeadLetterState.OPEN,
+        )
     )
-    return set(connection.scalars(sa.union(waiting, owed)))
+    return set(connection.scalars(sa.union(waiting, buried)))
 
 
 def _key(chosen: _Chosen, data: bytes) -> str:

@@ -25,6 +25,11 @@ from augury.monitoring.audit.archive_checks import (
 from augury.monitoring.audit.artifacts import ARTIFACT_CHECKS, artifact_pages
 from augury.monitoring.audit.balance import Balance
 from augury.monitoring.audit.check import Check, Progress, Tally
+from augury.monitoring.audit.effect_checks import (
+    EFFECT_CHECKS,
+    OUTCOME_CHECKS,
+    examine_effects,
+)
 from augury.monitoring.audit.event_checks import EVENT_CHECKS
 from augury.monitoring.audit.event_pages import event_pages
 from augury.monitoring.audit.facts import (
@@ -53,7 +58,15 @@ from augury.monitoring.audit.stream import (
 )
 from augury.settings import Settings
 from augury.storage.database import Database
-from augury.storage.tables import archives, dead_letters, events, model_versions, outbox, runs
+from augury.storage.tables import (
+    archives,
+    dead_letters,
+    effects,
+    events,
+    model_versions,
+    outbox,
+    runs,
+)
 
 _OPEN = "OPEN"
 
@@ -68,6 +81,8 @@ CHECKS: tuple[Check[Any], ...] = (
     *STREAM_CHECKS,
     *COUNT_CHECKS,
     *EVENT_CHECKS,
+    *OUTCOME_CHECKS,
+    *EFFECT_CHECKS,
     *REFERENCE_CHECKS,
     *RANGE_CHECKS,
     *OUTBOX_CHECKS,
@@ -137,6 +152,7 @@ class _Audit:
             flying = in_flight(connection, self._status, self._now)
         self._stream()
         self._events(position)
+        self._effects()
         self._references(position)
         self._outbox()
         self._facts()
@@ -165,10 +181,17 @@ class _Audit:
         total, done = self._count(events, events.c.position <= position), 0
         pages = event_pages(self._database, until=position, keys_since=self._keys_since)
         for page in pages:
-            self._tally.run(EVENT_CHECKS, page, len(page.events))
+            self._tally.run((*EVENT_CHECKS, *OUTCOME_CHECKS), page, len(page.events))
             self._balance.add(page)
             done += len(page.events)
             self._on_progress("events", done, total)
+
+    def _effects(self) -> None:
+        total = self._count(effects)
+        found = examine_effects(self._database, before=self._now - self._grace)
+        self._tally.run(EFFECT_CHECKS, found, total)
+        if total:
+            self._on_progress("effects", total, total)
 
     def _references(self, position: int) -> None:
         for done, check in enumerate(REFERENCE_CHECKS):

@@ -217,7 +217,8 @@ def _claim(page: EventPage) -> Iterator[Finding]:
     for event in page.events:
         for outcome in event.outcomes:
             is_object = (outcome.occurrence or "").startswith("object:")
-            if outcome.state != OutcomeState.STARTED or not is_object:
+            acts = outcome.state == OutcomeState.STARTED or outcome.effect_state is not None
+            if not acts or not is_object:
                 continue
             if outcome.claim_outcome_id != outcome.id:
                 found = outcome.claim_outcome_id or "nobody"

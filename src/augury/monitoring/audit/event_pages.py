@@ -14,11 +14,13 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from augury.jobs.states import DeadLetterState
 from augury.monitoring.audit.rulesets import Rulesets, StoredRules
 from augury.storage.database import Database
 from augury.storage.tables import (
     archives,
     dead_letters,
+    effects,
     event_keys,
     events,
     object_claims,
@@ -42,7 +44,8 @@ class AuditedEvent:
         document: the body, decoded; None if it is no JSON object any more.
         rules: the ruleset it was routed under, or why that cannot be put together.
         matched: what the matcher says now; None without document or rules.
-        outcomes: all of the event's, with `run_*` and `claim_outcome_id` of what they name.
+        outcomes: all of the event's, with `run_*`, `claim_outcome_id`, `effect_*` and
+            `open_letters` of what belongs to them.
     """
 
     row: sa.Row[Any]
@@ -200,6 +203,12 @@ def _outcomes(first: int, last: int) -> sa.Select[Any]:
         & (claims.c.object_identity == sa.func.substr(outcomes.c.occurrence, len(_OBJECT) + 1))
         & outcomes.c.occurrence.startswith(_OBJECT)
     )
+    letters = dead_letters
+    open_letters = (
+        sa.select(sa.func.count())
+        .where(letters.c.outcome_id == outcomes.c.id, letters.c.state == DeadLetterState.OPEN)
+        .scalar_subquery()
+    )
     return (
         sa.select(
             outcomes,
@@ -207,9 +216,15 @@ def _outcomes(first: int, last: int) -> sa.Select[Any]:
             runs.c.outcome_id.label("run_outcome_id"),
             runs.c.position.label("run_position"),
             claims.c.outcome_id.label("claim_outcome_id"),
+            effects.c.state.label("effect_state"),
+            effects.c.attempts.label("effect_attempts"),
+            effects.c.first_attempt_at.label("effect_first_attempt_at"),
+            open_letters.label("open_letters"),
         )
         .select_from(
-            outcomes.outerjoin(runs, runs.c.id == outcomes.c.run_id).outerjoin(claims, claim)
+            outcomes.outerjoin(runs, runs.c.id == outcomes.c.run_id)
+            .outerjoin(claims, claim)
+            .outerjoin(effects, effects.c.id == outcomes.c.id)
         )
         .where(outcomes.c.position >= first, outcomes.c.position <= last)
         .order_by(outcomes.c.position)

@@ -113,7 +113,8 @@ class AuditReport:
         num_violations: for each check that found some, how many in all.
         unknown: what can no longer be checked; does not make the audit fail. Bounded as above.
         incidents: unacknowledged; each makes the audit fail until somebody acknowledges it.
-        dead_letters_open: entries that could not be routed and wait for a person.
+        dead_letters_open: entries that could not be routed, and actions that failed for good,
+            that wait for a person.
         seconds: how long the audit took.
         ok: no violation and no unacknowledged incident.
     """

@@ -23,7 +23,7 @@ class StoredRules:
     """One ruleset, ready to say what must have become of an event."""
 
     ruleset: Ruleset
-    _actions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _actions: dict[str, dict[str, bool]] = field(default_factory=dict)
 
     def matched(self, event: Mapping[str, Any]) -> list[str]:
         """Ids of the rules that match, sorted as the ledger stores them."""
@@ -31,16 +31,24 @@ class StoredRules:
 
     def actions(self, rule_id: str) -> tuple[str, ...]:
         """Names of the rule's actions."""
+        return tuple(self._parsed(rule_id))
+
+    def acts_outside(self, rule_id: str, action: str) -> bool:
+        """Whether an action of a rule is one that has an effect outside Augury."""
+        return rule_id in self.ruleset.rules and self._parsed(rule_id).get(action, False)
+
+    def _parsed(self, rule_id: str) -> dict[str, bool]:
         if rule_id not in self._actions:
-            self._actions[rule_id] = _action_names(self.ruleset.rules[rule_id].spec.actions)
+            self._actions[rule_id] = _parse(self.ruleset.rules[rule_id].spec.actions)
         return self._actions[rule_id]
 
 
-def _action_names(actions: list[dict[str, Any]]) -> tuple[str, ...]:
+def _parse(actions: list[dict[str, Any]]) -> dict[str, bool]:
+    """For each action by name: whether it acts outside."""
     try:
-        return tuple(action.name for action in parse_actions(actions))
+        return {action.name: action.effect is not None for action in parse_actions(actions)}
     except InvalidError:
-        return (_UNREADABLE_ACTION,)
+        return {_UNREADABLE_ACTION: False}
 
 
 class Rulesets:
