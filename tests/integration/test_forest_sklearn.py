@@ -21,6 +21,7 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.linear_model import LinearRegression
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor
 from threadpoolctl import threadpool_limits
 
 from augury.errors import ContractError, UnsupportedError
@@ -46,6 +47,10 @@ CASES = {
     "extra two": (ExtraTreesClassifier(15), "two", False),
     "extra five": (ExtraTreesClassifier(8, max_depth=6), "5", True),
     "extra real": (ExtraTreesRegressor(8), "real", False),
+    "tree two missing": (DecisionTreeClassifier(max_depth=9), "two", True),
+    "tree five": (DecisionTreeClassifier(), "5", False),
+    "tree real": (DecisionTreeRegressor(), "real", True),
+    "extra tree real": (ExtraTreeRegressor(), "real", False),
     "boosting two": (GradientBoostingClassifier(n_estimators=20), "two", False),
     "boosting exponential": (
         GradientBoostingClassifier(loss="exponential", n_estimators=10),

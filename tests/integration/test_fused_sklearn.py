@@ -10,6 +10,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
@@ -114,6 +115,16 @@ CASES: dict[str, tuple[Any, str, bool]] = {
     ),
     "tree ordinal": (
         make_pipeline(_ordinal(), HistGradientBoostingClassifier(max_iter=15)), "two", True
+    ),
+    "tree categories": (
+        HistGradientBoostingClassifier(max_iter=12, categorical_features=[4, 5]), "two", True
+    ),
+    "tree categories three": (
+        make_pipeline(
+            StandardScaler().set_output(transform="default"),
+            HistGradientBoostingClassifier(max_iter=5, categorical_features=[5]),
+        ),
+        "three", True,
     ),
     "tree forest": (
         make_pipeline(SimpleImputer(), StandardScaler(), RandomForestClassifier(12)), "three", True
@@ -238,6 +249,26 @@ def _native(estimator: Any) -> Any:
         task = Task.BINARY if len(classes) == 2 else Task.MULTICLASS
     signature = Signature(inputs=inputs, task=task, classes=classes, dtype="float64")
     return SklearnModel(estimator, signature, num_threads=1)
+
+
+def test_categories_of_a_data_frame_are_those_of_its_trees(tmp_path: Path) -> None:
+    rows, rng = _rows(missing=True), np.random.default_rng(2)
+    words = rng.choice(["z", "a", "ü"], NUM_ROWS)
+    frame = pd.DataFrame({"a": rows[:, 0], "word": pd.Categorical(words), "b": rows[:, 1]})
+    estimator = HistGradientBoostingClassifier(max_iter=10, categorical_features="from_dtype")
+    estimator.fit(frame, (words == "a") ^ (rows[:, 0] > 0))
+    joblib.dump(estimator, tmp_path / "model.joblib")
+    flavor = get_flavor("sklearn")
+    signature = flavor.infer(tmp_path / "model.joblib")
+    assert signature.inputs[1].categories == ("a", "z", "ü")
+    verdict = backends.judge(flavor, tmp_path / "model.joblib", signature)
+    assert (verdict.backend, verdict.reason) == (FOREST, "")
+    kernel = flavor.kernel(tmp_path / "model.joblib", signature)
+    codes = np.array([["a", "z", "ü"].index(word) for word in words], dtype=float)
+    found = kernel.ready(signature, num_threads=1).predict(
+        np.column_stack([rows[:, 0], codes, rows[:, 1]])
+    )
+    assert found.tobytes() == estimator.predict_proba(frame)[:, 1].tobytes()
 
 
 def test_what_is_not_fused_says_why() -> None:

@@ -19,7 +19,7 @@ import xgboost
 from pyarrow import parquet as pq
 from scoring_world import write
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import BaggingRegressor, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -230,15 +230,16 @@ def test_a_trusted_forest_with_the_sample_s_names(place: Place, forest: Path) ->
 def test_what_the_kernel_does_not_score_is_scored_by_its_library_and_says_why(
     place: Place,
 ) -> None:
-    tree = DecisionTreeRegressor(max_depth=5, random_state=0).fit(MATRIX, TARGET)
-    path = place.output.with_name("tree.joblib")
-    joblib.dump(tree, path)
+    bag = BaggingRegressor(DecisionTreeRegressor(max_depth=5), 3, random_state=0)
+    bag.fit(MATRIX, TARGET)
+    path = place.output.with_name("bag.joblib")
+    joblib.dump(bag, path)
     inputs = tuple(InputColumn(name=name, type="float") for name in NAMES)
     signature = Signature(inputs=inputs, task=Task.REGRESSION)
     summary = place.score(path, trust=True, signature=signature)
     assert summary.backend == f"scikit-learn {sklearn.__version__}"
-    assert "it is a sklearn.tree._classes.DecisionTreeRegressor" in summary.backend_reason
-    expected = tree.predict(MATRIX)
+    assert "it is a sklearn.ensemble._bagging.BaggingRegressor" in summary.backend_reason
+    expected = bag.predict(MATRIX)
     assert np.array_equal(pq.read_table(place.output)["prediction"].to_numpy(), expected)
 
 

@@ -186,7 +186,8 @@ class SklearnFlavor:
         _check(estimator, signature, path)
         if type(estimator).__name__ in _LIGHTGBM:
             return _booster_kernel(estimator)
-        if type(estimator).__name__ in (*_TREES_32, *_TREES_64):
+        encodes = getattr(estimator, "_preprocessor", None) is not None
+        if type(estimator).__name__ in (*_TREES_32, *_TREES_64) and not encodes:
             return ForestKernel(from_sklearn(estimator))
         return FusedKernel(fuse(estimator, texts=texts_of(signature)))
 

@@ -205,11 +205,14 @@ def from_lightgbm(model: LightGBMFile, *, instructions: str = INSTRUCTIONS[-1]) 
     return Forest(ensemble, finish, instructions=instructions)
 
 
-def from_sklearn(estimator: Any, *, instructions: str = INSTRUCTIONS[-1]) -> Forest:
-    """A forest from a fitted RandomForest, ExtraTrees, GradientBoosting or HistGradientBoosting.
+def from_sklearn(
+    estimator: Any, *, encoded: bool = False, instructions: str = INSTRUCTIONS[-1]
+) -> Forest:
+    """A forest from a fitted tree, RandomForest, ExtraTrees or (Hist)GradientBoosting.
 
     Args:
         estimator: classifier or regressor.
+        encoded: the forest gets what the estimator's own preprocessor makes of its input.
         instructions: use no better instruction set than this one.
 
     Raises:
@@ -217,5 +220,5 @@ def from_sklearn(estimator: Any, *, instructions: str = INSTRUCTIONS[-1]) -> For
     """
     from augury.models.forest.sklearn_trees import read_sklearn
 
-    ensemble, finish, refuses = read_sklearn(estimator)
+    ensemble, finish, refuses = read_sklearn(estimator, encoded=encoded)
     return Forest(ensemble, finish, refuses=refuses, instructions=instructions)

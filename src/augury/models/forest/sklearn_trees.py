@@ -8,12 +8,14 @@ the trees. What follows the sums is done by the estimator's own loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from augury.errors import UnsupportedError
 from augury.models.forest.ensemble import (
+    CATEGORICAL,
     MISSING_RIGHT,
+    OTHER_RIGHT,
     Ensemble,
     Precision,
     Tree,
@@ -28,16 +30,22 @@ if TYPE_CHECKING:
 
 #: the estimators that are read
 NAMES = (
-    "RandomForestClassifier", "ExtraTreesClassifier", "RandomForestRegressor",
-    "ExtraTreesRegressor", "GradientBoostingClassifier", "GradientBoostingRegressor",
+    "RandomForestClassifier", "ExtraTreesClassifier", "DecisionTreeClassifier",
+    "ExtraTreeClassifier", "RandomForestRegressor", "ExtraTreesRegressor", "DecisionTreeRegressor",
+    "ExtraTreeRegressor", "GradientBoostingClassifier", "GradientBoostingRegressor",
     "HistGradientBoostingClassifier", "HistGradientBoostingRegressor",
 )  # fmt: skip
 #: what the estimator refuses in its input, as `forest_find_float` reports it
 NAN, INFINITE = 1, 2
 
 
-def read_sklearn(estimator: Any) -> tuple[Ensemble, Finish, int]:
+def read_sklearn(estimator: Any, *, encoded: bool = False) -> tuple[Ensemble, Finish, int]:
     """The trees of a fitted estimator, what follows their sums, and what it refuses.
+
+    Args:
+        estimator: a fitted one.
+        encoded: the trees get what the estimator's own preprocessor makes of its input
+            (HistGradientBoosting with categorical features).
 
     Raises:
         UnsupportedError: an estimator, or an option of it, that the kernel does not score.
@@ -48,6 +56,8 @@ def read_sklearn(estimator: Any) -> tuple[Ensemble, Finish, int]:
         raise UnsupportedError(f"it is a {module}.{name}")
     if not hasattr(estimator, "n_features_in_"):
         raise UnsupportedError(f"the {name} is not fitted")
+    if getattr(estimator, "_preprocessor", None) is not None and not encoded:
+        raise UnsupportedError("it has categorical features, which it encodes and reorders itself")
     return _READERS[name](estimator)
 
 
@@ -63,7 +73,7 @@ def _forest_classifier(estimator: Any) -> tuple[Ensemble, Finish, int]:
     columns = slice(1, 2) if num_classes == 2 else slice(0, num_classes)
     trees = [
         _tree(tree.tree_, np.asarray(tree.tree_.value)[:, 0, columns], "float32")
-        for tree in estimator.estimators_
+        for tree in _grown(estimator)
     ]
     width = 1 if num_classes == 2 else num_classes
     return (
@@ -80,9 +90,14 @@ def _forest_regressor(estimator: Any) -> tuple[Ensemble, Finish, int]:
         raise UnsupportedError(f"it predicts {estimator.n_outputs_} targets")
     trees = [
         _tree(tree.tree_, np.asarray(tree.tree_.value)[:, 0, :1], "float32")
-        for tree in estimator.estimators_
+        for tree in _grown(estimator)
     ]
     return _mean(estimator, trees, 1), _divide(len(trees), flat=True), _refuses(estimator)
+
+
+def _grown(estimator: Any) -> list[Any]:
+    """The trees of a forest; a single tree is a forest of its own."""
+    return list(getattr(estimator, "estimators_", [estimator]))
 
 
 def _mean(estimator: Any, trees: list[Tree], width: int) -> Ensemble:
@@ -112,7 +127,7 @@ def _refuses(estimator: Any) -> int:
     import numpy as np
 
     row = np.zeros((1, estimator.n_features_in_), dtype=np.float32)
-    allowed = estimator.estimators_[0]._support_missing_values(row)
+    allowed = _grown(estimator)[0]._support_missing_values(row)
     return INFINITE if allowed else NAN | INFINITE
 
 
@@ -149,13 +164,11 @@ def _boosting(estimator: Any) -> tuple[Ensemble, Finish, int]:
 def _hist(estimator: Any) -> tuple[Ensemble, Finish, int]:
     import numpy as np
 
-    if estimator.is_categorical_ is not None and np.any(estimator.is_categorical_):
-        raise UnsupportedError("it has categorical features, which it encodes and reorders itself")
     start = np.asarray(estimator._baseline_prediction).ravel()
     if start.dtype != np.float64:
         raise UnsupportedError(f"it sums in {start.dtype}")
     trees = [
-        _hist_tree(predictor.nodes, output)
+        _hist_tree(predictor, output)
         for stage in estimator._predictors
         for output, predictor in enumerate(stage)
     ]
@@ -215,20 +228,43 @@ def _tree(tree: Any, value: NDArray[np.float64], compare: Precision, *, output: 
     )
 
 
-def _hist_tree(nodes: NDArray[Any], output: int) -> Tree:
+def _hist_tree(predictor: Any, output: int) -> Tree:
     import numpy as np
 
+    nodes = predictor.nodes
     leaf = nodes["is_leaf"].astype(bool)
+    missing_right = ~nodes["missing_go_to_left"].astype(bool)
+    categorical = nodes["is_categorical"].astype(bool) & ~leaf
+    flags = np.where(missing_right, MISSING_RIGHT, 0)
+    # what is no category is missing
+    flags |= np.where(categorical, np.where(missing_right, OTHER_RIGHT, 0) | CATEGORICAL, 0)
     return Tree(
         left=np.where(leaf, -1, nodes["left"].astype(np.int32)).astype(np.int32),
         right=np.where(leaf, -1, nodes["right"].astype(np.int32)).astype(np.int32),
         feature=nodes["feature_idx"].astype(np.int32),
         threshold=above(nodes["num_threshold"].astype(np.float64), "float64"),
-        flags=np.where(nodes["missing_go_to_left"], 0, MISSING_RIGHT).astype(np.uint8),
+        flags=flags.astype(np.uint8),
         value=nodes["value"].astype(np.float64),
         output=output,
         weight=nodes["count"].astype(np.float64),
+        categories=_hist_categories(predictor, categorical) or None,
     )
+
+
+def _hist_categories(predictor: Any, categorical: NDArray[np.bool_]) -> dict[int, Sequence[int]]:
+    """Bits of the categories going right, by node; the predictor has those going left.
+
+    An encoded value is missing or a category that is known, so no other bit is ever asked for.
+    """
+    import numpy as np
+
+    places = predictor.nodes["bitset_idx"]
+    return {
+        int(node): [
+            ~int(word) & 0xFFFFFFFF for word in predictor.raw_left_cat_bitsets[places[node]]
+        ]
+        for node in np.flatnonzero(categorical)
+    }
 
 
 def above(threshold: NDArray[np.float64], compare: Precision) -> NDArray[np.float64]:
@@ -253,7 +289,7 @@ def above(threshold: NDArray[np.float64], compare: Precision) -> NDArray[np.floa
 _READERS: dict[str, Callable[[Any], tuple[Ensemble, Finish, int]]] = dict(
     zip(
         NAMES,
-        (_forest_classifier,) * 2 + (_forest_regressor,) * 2 + (_boosting,) * 2 + (_hist,) * 2,
+        (_forest_classifier,) * 4 + (_forest_regressor,) * 4 + (_boosting,) * 2 + (_hist,) * 2,
         strict=True,
     )
 )

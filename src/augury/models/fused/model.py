@@ -159,7 +159,7 @@ def fuse(
     features, final = features_of(estimator, Steps(texts))
     num_sources = int(estimator.n_features_in_)
     if _is_trees(final):
-        forest = from_sklearn(final)
+        forest = from_sklearn(final, encoded=True)
         if forest.num_features != len(features):
             raise UnsupportedError("its trees do not fit its steps")
         return FusedForest(
@@ -199,7 +199,7 @@ def known_values(estimator: Any, texts: Texts | None = None) -> dict[int, list[f
 
 
 def features_of(estimator: Any, steps: Steps) -> tuple[list[Feature], Any]:
-    """The features before an estimator's last step, and that step.
+    """The features before an estimator's last step (or before its trees), and that step.
 
     Raises:
         UnsupportedError: a step cannot be read.
@@ -211,6 +211,8 @@ def features_of(estimator: Any, steps: Steps) -> tuple[list[Feature], Any]:
             for _, step in estimator.steps[:-1]:
                 features, sparse = steps.apply(step, features, sparse=sparse)
             estimator = estimator.steps[-1][1]
+        own = getattr(estimator, "_preprocessor", None)  # of HistGradientBoosting
+        features, _ = steps.apply(own, features, sparse=sparse)
     except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
         raise UnsupportedError(f"a step is not as this version knows it: {error}") from error
     return features, estimator

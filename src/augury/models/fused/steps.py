@@ -263,9 +263,18 @@ def _min_max(_: Steps, scaler: Any, features: Sequence[Feature], sparse: bool) -
 
 
 def _identity(_: Steps, transformer: Any, features: Sequence[Feature], sparse: bool) -> Columns:
-    if transformer.func is not None or transformer.validate:
+    if transformer.validate or not _changes_nothing(transformer.func):
         raise UnsupportedError("its FunctionTransformer calls a function")
     return list(features), sparse
+
+
+def _changes_nothing(function: Any) -> bool:
+    """None, or the check of any number that HistGradientBoosting puts before its trees."""
+    from sklearn.utils import check_array
+
+    if getattr(function, "func", None) is not check_array:
+        return function is None
+    return function.keywords.get("ensure_all_finite") is False
 
 
 # --- imputers
