@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
 
+from augury import clock
 from augury.bus.redis_bus import RedisBus
 from augury.settings import Settings
 
@@ -266,3 +268,50 @@ def test_retiring_a_reader_keeps_what_it_holds(
     assert [entry["name"] for entry in server.xinfo_consumers(stream, "router")] == [b"holds"]
     claimed, _ = bus.claim_stale("b", idle_s=0, count=10)
     assert len(claimed) == 1
+
+
+# --- the watermark --------------------------------------------------------------------------------
+
+
+def place(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)
+
+
+def test_the_watermark_stands_before_what_is_not_acknowledged(bus: RedisBus) -> None:
+    first, second, third = bus.publish(bodies(3))
+    assert bus.watermark() == first  # nobody has read
+    deliveries = bus.read("a", count=2, block_s=0)
+    assert bus.watermark() == first
+    bus.ack([deliveries[1].entry_id])
+    assert bus.watermark() == first  # the second one is done, the first is not
+    bus.ack([first])
+    assert bus.watermark() == third
+    bus.ack([delivery.entry_id for delivery in bus.read("a", count=9, block_s=0)])
+    passed = bus.watermark()
+    assert place(second) < place(third) < place(passed)
+    assert place(bus.publish(bodies(1))[0]) >= place(passed)
+
+
+def test_the_watermark_moves_on_only_where_somebody_waits_and_nothing_is_left(
+    bus: RedisBus,
+) -> None:
+    (entry_id,) = bus.publish(bodies(1))
+    at = datetime.fromtimestamp(place(entry_id)[0] / 1000, UTC)
+    over, later = at - timedelta(hours=1), at + timedelta(hours=1)
+    assert bus.watermark(over) == entry_id
+    bus.ack([delivery.entry_id for delivery in bus.read("a", count=9, block_s=0)])
+    assert place(bus.watermark(later)) == (place(entry_id)[0], place(entry_id)[1] + 1)
+    before = bus.status()
+    while place(passed := bus.watermark(over))[0] == place(entry_id)[0]:
+        pass  # the same millisecond
+    # neither is anything given before that, nor is anything counted that is not there
+    assert place(bus.publish(bodies(1))[0]) > place(passed)
+    after = bus.status()
+    assert (after.num_added, after.lag) == (before.num_added + 1, before.lag + 1)
+    assert len(read_all(bus)) == 1
+
+
+def test_the_watermark_of_a_bus_that_holds_nothing_is_the_present(bus: RedisBus) -> None:
+    passed = bus.watermark(clock.utc_now())
+    assert place(bus.publish(bodies(1))[0]) >= place(passed)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 
@@ -124,6 +125,18 @@ class Bus(Protocol):
 
     def unsettled(self, entry_ids: Sequence[str]) -> set[str]:
         """Those of `entry_ids` that the group was not given yet, or has not acknowledged."""
+        ...
+
+    def watermark(self, due_at: datetime | None = None) -> str:
+        """The entry id that the group has passed for good.
+
+        Every entry with a smaller id is acknowledged, and none will ever be appended.
+
+        Args:
+            due_at: an instant that somebody waits for, by the bus's clock. If it is over and
+                nothing is left to acknowledge, the stream is moved on to the present, so that
+                time passes where nothing happens, and does not come back even if the clock does.
+        """
         ...
 
     def retire(self, consumer: str) -> None:

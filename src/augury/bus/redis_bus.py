@@ -11,9 +11,11 @@ the caller knows whether it may run again.
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import redis
@@ -165,6 +167,13 @@ class RedisBus:
         with self._errors():
             found = self._script(scripts.UNSETTLED, self._group, *entry_ids)
         return {entry_id.decode() for entry_id in found}
+
+    def watermark(self, due_at: datetime | None = None) -> str:
+        """What the group has passed for good; see `Bus.watermark`."""
+        due_ms = "" if due_at is None else str(math.ceil(due_at.timestamp() * 1000))
+        with self._errors():
+            entry_id: bytes = self._script(scripts.WATERMARK, self._group, due_ms)
+        return entry_id.decode()
 
     def retire(self, consumer: str) -> None:
         """Forgets a reader that holds nothing; see `Bus.retire`."""

@@ -137,6 +137,37 @@ return unsettled
 """
 )
 
+# ARGV: group, an instant in ms that somebody waits for ('' for none).   Returns an entry id.
+# Without anything to acknowledge, what the stream gave last is passed. It gives no id twice and
+# none that is smaller, so setting the last one to the present makes the present part of the past.
+WATERMARK = """
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local present = string.format('%.0f-0', now_ms)
+if redis.call('EXISTS', KEYS[1]) == 0 then return present end
+local last = '0-0'
+for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for index = 1, #flat, 2 do group[flat[index]] = flat[index + 1] end
+  if group['name'] == ARGV[1] then
+    if group['pending'] > 0 then return redis.call('XPENDING', KEYS[1], ARGV[1])[2] end
+    last = group['last-delivered-id']
+  end
+end
+local unread = redis.call('XRANGE', KEYS[1], '(' .. last, '+', 'COUNT', 1)
+if #unread > 0 then return unread[1][1] end
+local stream, given = redis.call('XINFO', 'STREAM', KEYS[1]), nil
+for index = 1, #stream, 2 do
+  if stream[index] == 'last-generated-id' then given = stream[index + 1] end
+end
+local given_ms, given_seq = string.match(given, '(%d+)-(%d+)')
+if ARGV[2] ~= '' and now_ms >= tonumber(ARGV[2]) and now_ms > tonumber(given_ms) then
+  redis.call('XSETID', KEYS[1], present)
+  return present
+end
+return given_ms .. '-' .. string.format('%.0f', tonumber(given_seq) + 1)
+"""
+
 # ARGV: group.   Returns length, pending, lag, id of the oldest entry not acknowledged ('' if none),
 # the server's time in ms, and how many entries were ever appended.
 STATUS = """
