@@ -12,13 +12,21 @@ _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".swp", "~")
 
 def is_announced(key: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> bool:
     """True if a source with these globs announces the object at `key`."""
-    if any(segment.startswith(_HIDDEN) for segment in key.split("/")):
+    *folders, name = key.split("/")
+    if any(folder.startswith(_HIDDEN) for folder in folders):
+        return False
+    if name.startswith(_HIDDEN) and not any(_names_hidden(glob, key) for glob in include):
         return False
     if key.lower().endswith(_UNFINISHED):
         return False
     if include and not any(glob_matches(glob, key) for glob in include):
         return False
     return not any(glob_matches(glob, key) for glob in exclude)
+
+
+def _names_hidden(glob: str, key: str) -> bool:
+    """True if the glob means this name: as in a shell, `*` alone does not mean hidden ones."""
+    return glob.rpartition("/")[2].startswith(_HIDDEN) and glob_matches(glob, key)
 
 
 def glob_matches(glob: str, key: str) -> bool:

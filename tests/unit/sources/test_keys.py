@@ -62,3 +62,11 @@ def test_exclude_is_stronger_than_include() -> None:
     assert is_announced("x.csv", **globs)
     assert not is_announced("in/old/x", **globs)
     assert not is_announced("out/x", **globs)
+
+
+def test_hidden_names_are_announced_where_a_glob_names_them() -> None:
+    marked = ["**/*.parquet", "**/_SUCCESS", "**/*"]
+    assert is_announced("day/_SUCCESS", include=marked)
+    assert not is_announced("day/_OTHER", include=marked)
+    assert not is_announced("_tmp/_SUCCESS", include=marked)
+    assert not is_announced("day/_SUCCESS", include=marked, exclude=["day/*"])
