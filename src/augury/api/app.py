@@ -16,7 +16,17 @@ import augury
 from augury.api import errors
 from augury.api.answers import JsonResponse
 from augury.api.limits import LimitedBodies
-from augury.api.routes import audit, deadletters, events, models, resources, runs, status, webhooks
+from augury.api.routes import (
+    audit,
+    deadletters,
+    events,
+    groups,
+    models,
+    resources,
+    runs,
+    status,
+    webhooks,
+)
 from augury.engine import Engine
 from augury.resources.store import Kind
 
@@ -42,6 +52,7 @@ def create_app(engine: Engine) -> FastAPI:
     for router in (
         events.router,
         webhooks.router,
+        groups.router,
         runs.router,
         *(resources.resource_router(kind) for kind in Kind),
         resources.router,

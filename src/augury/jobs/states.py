@@ -104,3 +104,15 @@ class DeadLetterState(StrEnum):
     OPEN = "OPEN"  #: waits for a person
     REDRIVEN = "REDRIVEN"  #: published again, or tried again
     DISCARDED = "DISCARDED"  #: thrown away by a person
+
+
+class GroupState(StrEnum):
+    """Where a group of events is. A closed one gets no more members."""
+
+    OPEN = "OPEN"  #: events join it
+    QUEUED = "QUEUED"  #: closed; waits until fewer runs of its rule and key are active
+    JOINED = "JOINED"  #: closed; another group, which waited, acts for it
+    STARTED = "STARTED"  #: its run was accepted, or its effect is owed
+    DROPPED = "DROPPED"  #: by the rule's own policy
+    SHADOW = "SHADOW"  #: would have acted
+    DEAD = "DEAD"  #: failed for good

@@ -48,6 +48,11 @@ class Arrival:
         return self.delivery.incarnation, self.delivery.entry_id
 
     @property
+    def order(self) -> str:
+        """Place in the stream, as text that sorts."""
+        return stream_order(self.delivery.entry_id)
+
+    @property
     def key(self) -> tuple[str, str]:
         """Source and id: what identifies an event."""
         return self.source, self.event_id
@@ -78,7 +83,7 @@ def _read(delivery: Delivery) -> Arrival | Unreadable:
     try:
         document = msgspec.json.decode(delivery.body)
         body = delivery.body.decode()
-        accepted_at = _accepted_at(delivery.entry_id)
+        accepted = accepted_at(delivery.entry_id)
     except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         return Unreadable(delivery=delivery, reason=f"not JSON: {error}")
     reason = _refusal(document)
@@ -94,7 +99,7 @@ def _read(delivery: Delivery) -> Arrival | Unreadable:
         event_type=document["type"],
         subject=_storable(subject) if isinstance(subject, str) else None,
         content_digest=content_digest(document),
-        accepted_at=accepted_at,
+        accepted_at=accepted,
     )
 
 
@@ -129,10 +134,21 @@ def _storable(text: str) -> str:
     return text.replace("\x00", "\ufffd")
 
 
-def _accepted_at(entry_id: str) -> datetime:
+def accepted_at(entry_id: str) -> datetime:
+    """When the bus gave an entry its id, by its own clock.
+
+    Raises:
+        ValueError, OverflowError: it is none that a bus gives.
+    """
     milliseconds = int(entry_id.partition("-")[0])
     seconds, rest = divmod(milliseconds, 1000)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+
+
+def stream_order(entry_id: str) -> str:
+    """An entry's id with both numbers in fixed width: text order is the stream's order."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return f"{int(milliseconds):015}-{int(sequence or 0):020}"
 
 
 def _stream_order(arrival: Arrival) -> tuple[str, int, int]:

@@ -15,6 +15,7 @@ from augury.actions.resolve import Request, resolve
 from augury.actions.spec import ActionSpec, parse_actions
 from augury.errors import AuguryError, InvalidError
 from augury.routing.arrivals import Arrival
+from augury.rules.membership import Membership, membership
 from augury.rules.ruleset import Ruleset, RuleVersion
 
 UNREADABLE_ACTION = "invalid"
@@ -27,7 +28,8 @@ class Intent:
     Attributes:
         occurrence: what the event is about, once for all actions.
         request: a run to start, or an effect to deliver later; None if `fault` says why there is
-            nothing to do.
+            nothing to do, or `membership` that this is not decided event by event.
+        membership: what its group needs to know of the event, if the rule groups its events.
         shadow: nothing is done; the outcome says what would have been.
     """
 
@@ -38,6 +40,7 @@ class Intent:
     occurrence: Occurrence
     request: Request | None = None
     fault: str | None = None
+    membership: Membership | None = None
     shadow: bool = False
 
 
@@ -76,6 +79,7 @@ class ActiveRules:
         return Decision(arrival=arrival, matched=matched, intents=intents)
 
     def _intents(self, arrival: Arrival, rule: RuleVersion, about: Occurrence) -> list[Intent]:
+        joins = membership(rule.spec.group, arrival.document) if rule.spec.is_grouped else None
         return [
             Intent(
                 arrival=arrival,
@@ -85,16 +89,21 @@ class ActiveRules:
                 occurrence=about,
                 request=None if isinstance(request, str) else request,
                 fault=request if isinstance(request, str) else None,
+                membership=None if isinstance(request, str) else joins,
                 shadow=rule.spec.shadow,
             )
             for name, request in self._requests(arrival, rule)
         ]
 
-    def _requests(self, arrival: Arrival, rule: RuleVersion) -> list[tuple[str, Request | str]]:
-        """What each action asks for, or why it cannot."""
+    def _requests(
+        self, arrival: Arrival, rule: RuleVersion
+    ) -> list[tuple[str, Request | str | None]]:
+        """What each action asks for; None if that is only known when its group closes."""
         actions = self._actions[rule.rule_id]
         if isinstance(actions, InvalidError):
             return [(UNREADABLE_ACTION, str(actions))]
+        if rule.spec.is_grouped:
+            return [(action.name, None) for action in actions]
         return [(action.name, _request(action, arrival.document)) for action in actions]
 
 

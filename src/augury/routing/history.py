@@ -7,6 +7,7 @@ moves while somebody reads is seen exactly once: in the table or in the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from augury.routing.archives import (
     list_archives,
     read_archive,
 )
+from augury.routing.groups import with_groups
 from augury.routing.ledger import (
     EVERYTHING,
     EventFilter,
@@ -135,7 +137,7 @@ class History:
             event = find_event(connection, position_or_id)
             if event is not None:
                 (past,) = _with_outcomes(connection, [event])
-                return past
+                return replace(past, outcomes=tuple(with_groups(connection, past.outcomes)))
             files = list_archives(connection)
         text = str(position_or_id)
         for past in self._candidates(files, text):

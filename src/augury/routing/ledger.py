@@ -47,7 +47,11 @@ _EVENT_FIELDS = tuple(each.name for each in fields(LedgerEvent) if each.name != 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerOutcome:
-    """What one action of one rule made of one event."""
+    """What one action of one rule made of one event.
+
+    Attributes:
+        group_id: the group that the event is in; told where one event is shown.
+    """
 
     id: str
     position: int
@@ -61,6 +65,7 @@ class LedgerOutcome:
     run_id: str | None
     created_at: datetime
     updated_at: datetime
+    group_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

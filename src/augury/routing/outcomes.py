@@ -1,8 +1,13 @@
-"""What becomes of each decision: claims, runs, effects, and the outcome rows.
+"""What becomes of each decision: claims, runs, effects, members of groups, and the outcome rows.
 
 This is the half of the routing transaction that knows nothing of the stream: it works for events
 that arrive and for events that are replayed under another epoch. It may be repeated whole, beside
 any number of others, for the reasons that `commit.py` gives.
+
+Whose action waits for others (its rule groups, or limits its active runs) only becomes a member
+here, PENDING; the grouper decides the rest in the order of the stream (`grouper.py`). An event
+that came twice, or an object that was announced twice, counts where it came *first*, whichever
+router was faster: so the one that is kept takes over the earlier place.
 """
 
 from __future__ import annotations
@@ -28,13 +33,15 @@ from augury.jobs.spec import JobSpec
 from augury.jobs.states import OutcomeState, Priority
 from augury.resources import store
 from augury.resources.store import Kind, Resource
+from augury.routing.arrivals import Arrival
 from augury.routing.decisions import Intent
 from augury.storage.database import Database
-from augury.storage.tables import effects, object_claims, outcomes
+from augury.storage.tables import effects, group_members, lanes, object_claims, outcomes
 
 LIVE_EPOCH = states.LIVE_EPOCH
 SAME_OBJECT = "same object"
 SAME_OCCURRENCE = "same occurrence"
+# no replay's id ends so
 _SHADOW = "~shadow"
 
 
@@ -44,7 +51,7 @@ class Duplicate:
 
     Attributes:
         original: position of the first one.
-        reason: for the outcomes; says whether the payload differs.
+        reason: for the outcomes, and whether the payload differs.
     """
 
     original: int
@@ -92,6 +99,21 @@ class _Outcome:
 def acting_epoch(epoch: str, *, shadow: bool) -> str:
     """The epoch of claims and lanes: a rule in shadow shares none with the rule in earnest."""
     return f"{epoch}{_SHADOW}" if shadow else epoch
+
+
+def is_shadow(epoch: str) -> bool:
+    """True if it is the acting epoch of a rule in shadow."""
+    return epoch.endswith(_SHADOW)
+
+
+def base_epoch(epoch: str) -> str:
+    """The epoch of outcomes and runs that an acting epoch belongs to."""
+    return epoch.removesuffix(_SHADOW)
+
+
+def lane_id(rule_id: str, epoch: str, key: str) -> str:
+    """The lane of a rule's events with one key."""
+    return ids.derived_id("lane", rule_id, epoch, key)
 
 
 def fitted_job(job: Resource | None, request: RunRequest) -> tuple[Resource, JobSpec] | str:
@@ -154,7 +176,12 @@ def write_outcomes(
             outcome.settle(OutcomeState.SUPPRESSED, duplicates[outcome.position].reason)
         elif outcome.intent.fault is not None:
             outcome.fail(outcome.intent.fault)
-    return write.settle(found)
+    started = write.settle(found)
+    write.bequeath_places(
+        [o for o in found if o.position in duplicates and o.intent.membership is not None],
+        duplicates,
+    )
+    return started
 
 
 class _Write:
@@ -168,6 +195,9 @@ class _Write:
     def settle(self, found: Sequence[_Outcome]) -> Counter[str]:
         self._find_jobs(_runs(_open(found)))
         self._claim_objects(_open(found))
+        members = [o for o in _open(found) if o.intent.membership is not None]
+        for outcome in members:
+            outcome.settle(OutcomeState.PENDING, None)
         _look_on(_open(found))
         started = self._accept_runs(_runs(_open(found)))
         owed = _open(found)
@@ -180,6 +210,7 @@ class _Write:
         self._queue_effects(owed)
         dead = [_burial(outcome) for outcome in ordered if outcome.state is OutcomeState.DEAD]
         bury_actions(self._connection, dead)
+        self._join_lanes(members)
         return started
 
     def _find_jobs(self, candidates: Sequence[_Outcome]) -> None:
@@ -197,6 +228,7 @@ class _Write:
 
     def _claim_objects(self, candidates: Sequence[_Outcome]) -> None:
         first: dict[tuple[str, str, str, str], _Outcome] = {}
+        known: list[_Outcome] = []
         for outcome in candidates:
             if outcome.intent.occurrence.kind != "object":
                 continue
@@ -214,6 +246,8 @@ class _Write:
         won = self._database.insert_new(self._connection, object_claims, rows, *columns)
         for claim in first.keys() - {tuple(row) for row in won}:
             first[claim].settle(OutcomeState.SUPPRESSED, SAME_OBJECT)
+            known.append(first[claim])
+        self._bequeath_objects([o for o in known if o.intent.membership is not None])
 
     def _accept_runs(self, candidates: Sequence[_Outcome]) -> Counter[str]:
         drafts = sorted((_draft(outcome) for outcome in candidates), key=lambda d: d.run_key)
@@ -235,6 +269,58 @@ class _Write:
         if rows:
             ordered = sorted(rows, key=lambda row: row["id"])
             self._connection.execute(sa.insert(effects), ordered)
+
+    def _join_lanes(self, members: Sequence[_Outcome]) -> None:
+        """Appends to lanes; nothing of a group that is there already is touched."""
+        if not members:
+            return
+        needed = {row["id"]: row for row in (_lane_row(o, self._now) for o in members)}
+        rows = [needed[found] for found in sorted(needed)]
+        self._database.insert_new(self._connection, lanes, rows, lanes.c.id)
+        self._connection.execute(
+            sa.insert(group_members),
+            sorted((_member_row(o) for o in members), key=lambda row: row["outcome_id"]),
+        )
+
+    # --- the earlier place counts -----------------------------------------------------------------
+    # Whoever bequeaths was delivered and is not acknowledged, so the watermark is not past its
+    # place, so no grouper has folded anything that comes later: not the heir either.
+
+    def bequeath_places(
+        self, given: Sequence[_Outcome], duplicates: Mapping[int, Duplicate]
+    ) -> None:
+        """Lets the event that was accepted first count where its duplicate stands, if earlier."""
+        of = [(duplicates[o.position].original, *_place(o.intent.arrival)) for o in given]
+        heirs = group_members.c.position == sa.bindparam("heir")
+        self._bequeath(heirs, sorted(set(of)))
+
+    def _bequeath_objects(self, given: Sequence[_Outcome]) -> None:
+        owners = sa.select(object_claims.c.outcome_id).where(
+            *(column == sa.bindparam(column.name) for column in object_claims.primary_key.columns)
+        )
+        names = object_claims.primary_key.columns.keys()
+        for outcome in sorted(given, key=lambda o: o.claim):
+            claim = dict(zip(names, outcome.claim, strict=True))
+            owner = self._connection.scalar(owners, claim)
+            of = [(owner, *_place(outcome.intent.arrival))]
+            self._bequeath(group_members.c.outcome_id == sa.bindparam("heir"), of)
+
+    def _bequeath(
+        self, heirs: sa.ColumnElement[bool], of: Sequence[tuple[Any, str, datetime]]
+    ) -> None:
+        if not of:
+            return
+        statement = (
+            sa.update(group_members)
+            .where(
+                heirs,
+                group_members.c.group_id.is_(None),
+                group_members.c.entry_order > sa.bindparam("place"),
+            )
+            .values(entry_order=sa.bindparam("place"), accepted_at=sa.bindparam("since"))
+        )
+        names = ("heir", "place", "since")
+        self._connection.execute(statement, [dict(zip(names, row, strict=True)) for row in of])
 
 
 def _look_on(decided: Sequence[_Outcome]) -> None:
@@ -264,6 +350,11 @@ def _run_request(outcome: _Outcome) -> RunRequest:
     return outcome.intent.request
 
 
+def _place(arrival: Arrival) -> tuple[str, datetime]:
+    """Where in the stream an event stands."""
+    return arrival.order, arrival.accepted_at
+
+
 def _draft(outcome: _Outcome) -> RunDraft:
     assert outcome.job is not None and outcome.spec is not None  # found before
     return RunDraft(
@@ -277,6 +368,41 @@ def _draft(outcome: _Outcome) -> RunDraft:
         epoch=outcome.epoch,
         priority=Priority.LIVE if outcome.epoch == LIVE_EPOCH else Priority.REPLAY,
     )
+
+
+def _lane_row(outcome: _Outcome, now: datetime) -> dict[str, Any]:
+    intent = outcome.intent
+    assert intent.membership is not None  # only members come here
+    epoch = acting_epoch(outcome.epoch, shadow=intent.shadow)
+    key = intent.membership.key
+    return {
+        "id": lane_id(intent.rule_id, epoch, key),
+        "rule_id": intent.rule_id,
+        "epoch": epoch,
+        "key": storable(key),
+        "created_at": now,
+    }
+
+
+def _member_row(outcome: _Outcome) -> dict[str, Any]:
+    intent, joins = outcome.intent, outcome.intent.membership
+    assert joins is not None  # only members come here
+    entry_order, accepted_at = _place(intent.arrival)
+    epoch = acting_epoch(outcome.epoch, shadow=intent.shadow)
+    return {
+        "outcome_id": outcome.outcome_id,
+        "lane_id": lane_id(intent.rule_id, epoch, joins.key),
+        "action": intent.action,
+        "rule_version": intent.rule_version,
+        "position": outcome.position,
+        "entry_order": entry_order,
+        "accepted_at": accepted_at,
+        "size_bytes": joins.size_bytes,
+        "uri": storable(joins.uri),
+        "tag": storable(joins.tag),
+        "is_marker": joins.is_marker,
+        "expected": joins.expected,
+    }
 
 
 def _effect_row(outcome: _Outcome, now: datetime) -> dict[str, Any]:

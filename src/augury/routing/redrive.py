@@ -3,7 +3,8 @@
 An entry is published again exactly as it came; if it fails again it becomes another dead letter.
 An action is decided again from the event's payload by the rule as it is *now*, against the jobs
 that there are now: most often one of these was mended in between. It keeps its outcome, and with
-it the occurrence and the idempotency key, so whatever happened before is recognised.
+it the occurrence and the idempotency key, so whatever happened before is recognised. The action of
+a group is decided again for the whole group.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from augury.jobs.states import DeadLetterState, OutcomeState
 from augury.resources import store
 from augury.resources.store import Kind
 from augury.routing.dead_letters import ENTRY, DeadLetter, settle
+from augury.routing.lanes import act_again
 from augury.routing.outcomes import SAME_OBJECT, SAME_OCCURRENCE, fitted_job
+from augury.routing.rule_versions import RuleVersions
 from augury.storage.database import Database
 from augury.storage.tables import object_claims, outbox, outcomes, rules
 
@@ -84,6 +87,10 @@ class _Action:
             raise ConflictError(
                 f"expected outcome {self._letter.outcome_id} to be DEAD, found it {state}"
             )
+        self._present_action()  # raises if there is none
+        grouped = act_again(self._database, self._connection, self._outcome.id, RuleVersions())
+        if grouped is not None:
+            return grouped
         request, rule_version = self._decide()
         if not self._claim_object():
             self._settle(OutcomeState.SUPPRESSED, SAME_OBJECT)

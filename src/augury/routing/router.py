@@ -2,7 +2,8 @@
 
 One step takes a batch of deliveries, lets the active rules decide (pure), writes everything in one
 transaction (`commit.py`), and only then acknowledges, wakes workers and sends what the transaction
-put into the outbox. Dying between any two of these costs nothing but time: what is not committed
+put into the outbox. Between two batches it lets the grouper look at what it has appended to groups
+(`grouper.py`). Dying between any two of these costs nothing but time: what is not committed
 is delivered again, what is committed is known and only acknowledged, work waits in the database
 for the sweeper, events in the outbox for the relay.
 
@@ -30,7 +31,9 @@ from augury.routing.arrivals import Arrival, Unreadable, read_deliveries
 from augury.routing.commit import Routed, RulesetMovedError, commit_batch
 from augury.routing.dead_letters import Burial, bury
 from augury.routing.decisions import ActiveRules
+from augury.routing.grouper import Grouper
 from augury.routing.incidents import note_incarnation, note_missing
+from augury.routing.waking import wake
 from augury.rules.ruleset import active_version, load_ruleset
 from augury.settings import Settings
 from augury.storage.database import Database
@@ -77,6 +80,7 @@ class Router:
         self._held: list[Delivery] = []  # taken, but not yet settled when something was down
         self._next_claim_s = 0.0
         self._next_tidy_s = 0.0
+        self._grouper = Grouper(database, bus, executor, settings)
 
     def run(self, stop: threading.Event) -> None:
         """Routes until `stop` is set; the batch in hand is finished first."""
@@ -84,6 +88,7 @@ class Router:
         while not stop.is_set():
             try:
                 self.step(_READ_S)
+                self._grouper.step()
                 self._tidy_when_due()
                 failures = 0
             except UnavailableError as error:
@@ -243,7 +248,7 @@ class Router:
     # --- after the commit: every one of these may fail or never happen ----------------------------
 
     def _follow_up(self, arrivals: Sequence[Arrival], routed: Routed) -> None:
-        self._wake(routed)
+        wake(self._executor, routed.started)
         if routed.reused:
             bury(self._database, [_reused(arrival) for arrival in routed.reused])
         self._bus.ack([arrival.delivery.entry_id for arrival in arrivals])
@@ -255,17 +260,6 @@ class Router:
                 routed.num_known,
                 extra={"action": "known_deliveries"},
             )
-
-    def _wake(self, routed: Routed) -> None:
-        for queue, count in sorted(routed.started.items()):
-            try:
-                self._executor.wake(queue, count)
-            except Exception as error:  # an adapter's own errors; the work is in the database
-                _log.warning(
-                    "workers were not woken, the sweeper will: %r",
-                    error,
-                    extra={"action": "wake_failed", "queue": queue},
-                )
 
 
 def _unreadable(item: Unreadable) -> Burial:

@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from augury.rules.group_spec import GroupSpec
+
 type Dialect = Literal["augury", "eventbridge", "oci", "cloudevents"]
+type WhenFull = Literal["queue", "coalesce", "drop"]
 
 
 class RuleSpec(BaseModel):
@@ -23,6 +26,9 @@ class RuleSpec(BaseModel):
         enabled: False: the rule is kept, and matches nothing.
         dialect: how the pattern is read.
         description: for people.
+        group: which events act together (docs/grouping.md); None: each acts alone.
+        max_active: most unfinished runs of this rule at a time, per key of `group`; None: no limit.
+        when_full: what becomes of a group that closes while there are so many.
         shadow: True: nothing is done; outcomes say what would have been.
     """
 
@@ -33,4 +39,12 @@ class RuleSpec(BaseModel):
     enabled: bool = True
     dialect: Dialect = "augury"
     description: str | None = None
+    group: GroupSpec | None = None
+    max_active: int | None = Field(default=None, ge=1, le=10_000)
+    when_full: WhenFull = "queue"
     shadow: bool = False
+
+    @property
+    def is_grouped(self) -> bool:
+        """True if its events wait for a grouper, be it alone."""
+        return self.group is not None or self.max_active is not None

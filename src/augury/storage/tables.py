@@ -8,32 +8,18 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from augury.storage.columns import Id as _Id
+from augury.storage.columns import Json as _Json
+from augury.storage.columns import Name as _Name
+from augury.storage.columns import Position as _Position
+from augury.storage.columns import at as _at
+from augury.storage.columns import count as _count
+from augury.storage.columns import metadata
 from augury.storage.database import UtcDateTime
+from augury.storage.group_tables import group_members, groups, lanes
 
-metadata = sa.MetaData(
-    naming_convention={
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ix": "ix_%(column_0_N_label)s",
-    }
-)
-
-_Position = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_Json = sa.JSON()
-_Id = sa.String(64)
-_Name = sa.String(255)
-
-
-def _text(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.Text, nullable=False)
-
-
-def _at(name: str, *, nullable: bool = False) -> sa.Column[object]:
-    return sa.Column(name, UtcDateTime, nullable=nullable)
-
-
-def _count(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
-
+# the tables of other modules belong to the same schema, and are found here like all
+__all__ = ["group_members", "groups", "lanes", "metadata"]
 
 meta = sa.Table(
     "meta",

@@ -40,6 +40,7 @@ from augury.monitoring.audit.facts import (
     object_pages,
     tick_pages,
 )
+from augury.monitoring.audit.group_checks import GROUP_CHECKS, GROUPS_COUNTED, Groups
 from augury.monitoring.audit.in_flight import in_flight
 from augury.monitoring.audit.incidents import open_incidents
 from augury.monitoring.audit.leases import HOLDER_CHECKS, LEASE_CHECKS, LeaseWatch, holders
@@ -85,6 +86,7 @@ CHECKS: tuple[Check[Any], ...] = (
     *EFFECT_CHECKS,
     *REFERENCE_CHECKS,
     *RANGE_CHECKS,
+    *GROUP_CHECKS,
     *OUTBOX_CHECKS,
     *TICK_CHECKS,
     *OBJECT_CHECKS,
@@ -154,6 +156,7 @@ class _Audit:
         self._events(position)
         self._effects()
         self._references(position)
+        self._groups()
         self._outbox()
         self._facts()
         self._runs()
@@ -203,6 +206,14 @@ class _Audit:
                 num_rows = connection.scalar(counted) or 0
                 seen = References(connection, oldest, position)
                 self._tally.run((check,), seen, num_rows)
+
+    def _groups(self) -> None:
+        patience = self._grace + timedelta(seconds=self._status.oldest_age_s)
+        for done, check in enumerate(GROUP_CHECKS):
+            self._on_progress("groups", done, len(GROUP_CHECKS))
+            num_rows = self._count(GROUPS_COUNTED[check.name])
+            with self._database.read() as connection:
+                self._tally.run((check,), Groups(connection, self._now - patience), num_rows)
 
     def _outbox(self) -> None:
         patience_s = 2 * self._settings.resend_s + self._status.oldest_age_s

@@ -22,6 +22,7 @@ _NEEDS_REASON = frozenset(
         OutcomeState.DISCARDED,
     }
 )
+_IN_A_RUN = frozenset({OutcomeState.STARTED, OutcomeState.JOINED})
 _DUPLICATE = "duplicate"
 _DUPLICATE_DIFFERS = "duplicate, payload differs"
 _STATES = frozenset(OutcomeState)
@@ -198,8 +199,10 @@ def _run(page: EventPage) -> Iterator[Finding]:
             subject = f"outcome {outcome.id}"
             if outcome.state == OutcomeState.STARTED:
                 yield from _started(subject, outcome)
-            elif outcome.run_id is not None and outcome.state != OutcomeState.JOINED:
+            elif outcome.run_id is not None and outcome.state not in _IN_A_RUN:
                 yield Finding(subject, f"{outcome.state} without a run", f"run {outcome.run_id}")
+            elif outcome.run_id is not None and outcome.run_found is None:
+                yield Finding(subject, "JOINED with its run", f"no run {outcome.run_id}")
 
 
 def _started(subject: str, outcome: sa.Row[Any]) -> Iterator[Finding]:
@@ -217,7 +220,7 @@ def _claim(page: EventPage) -> Iterator[Finding]:
     for event in page.events:
         for outcome in event.outcomes:
             is_object = (outcome.occurrence or "").startswith("object:")
-            acts = outcome.state == OutcomeState.STARTED or outcome.effect_state is not None
+            acts = outcome.state in _IN_A_RUN or outcome.effect_state is not None
             if not acts or not is_object:
                 continue
             if outcome.claim_outcome_id != outcome.id:

@@ -75,7 +75,7 @@ def _one_run(seen: References) -> Iterator[Finding]:
     select = (
         sa.select(*same, sa.func.count().label("number"))
         .where(
-            outcomes.c.state == OutcomeState.STARTED,
+            outcomes.c.state.in_((OutcomeState.STARTED, OutcomeState.JOINED)),
             outcomes.c.occurrence.is_not(None),
             outcomes.c.position <= seen.until,
         )
