@@ -43,8 +43,15 @@ class EffectRequest:
     retry: Retry
 
 
-def resolve_effect(action: ActionSpec, event: Mapping[str, Any]) -> EffectRequest:
-    """Fills the templates of an action with an effect from an event in structured form.
+def resolve_effect(
+    action: ActionSpec, event: Mapping[str, Any], scope: Mapping[str, Any]
+) -> EffectRequest:
+    """Fills the templates of an action with an effect.
+
+    Args:
+        action: of kind `notify`, `stream` or `call`.
+        event: in structured form; what is sent unless the action says otherwise.
+        scope: what templates see: the event, and the action's inputs.
 
     Raises:
         InvalidError: naming every field that this event does not fill, and why.
@@ -58,7 +65,7 @@ def resolve_effect(action: ActionSpec, event: Mapping[str, Any]) -> EffectReques
         if name == "retry":
             continue
         try:
-            fields[name] = _filled(name, getattr(channel, name), event)
+            fields[name] = _filled(name, getattr(channel, name), scope)
         except TemplateError as error:
             faults.append(Fault(path=f"{action.name}.{name}", message=str(error)))
     if not faults:

@@ -29,19 +29,8 @@ from augury.actions.fields import (
     Templates,
     Text,
     WebUrl,
+    exactly_one,
 )
-
-
-def exactly_one(spec: Spec, *names: str) -> None:
-    """Refuses a spec of which not exactly one of these fields is given.
-
-    Raises:
-        ValueError: saying which are.
-    """
-    given = [name for name in names if getattr(spec, name) is not None]
-    if len(given) != 1:
-        found = " and ".join(given) or "none"
-        raise ValueError(f"expected exactly one of {', '.join(names)}, found {found}")
 
 
 class Retry(Spec):

@@ -33,6 +33,18 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def exactly_one(spec: Spec, *names: str) -> None:
+    """Refuses a spec of which not exactly one of these fields is given.
+
+    Raises:
+        ValueError: saying which are.
+    """
+    given = [name for name in names if getattr(spec, name) is not None]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        raise ValueError(f"expected exactly one of {', '.join(names)}, found {found}")
+
+
 def listed(found: Any) -> Any:
     """One text stands for a list of one."""
     return (found,) if isinstance(found, str) else found

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from augury.actions import inputs
 from augury.actions.effect import EffectRequest, resolve_effect
 from augury.actions.spec import ActionSpec
 from augury.actions.start_run import RunRequest, resolve_run
+from augury.errors import InvalidError
 
 type Request = RunRequest | EffectRequest
 
@@ -18,7 +20,12 @@ def resolve(action: ActionSpec, event: Mapping[str, Any]) -> Request:
     Raises:
         InvalidError: naming every field that this event does not fill, and why.
     """
-    return resolve_run(action, event) if action.effect is None else resolve_effect(action, event)
+    scope, faults = inputs.evaluate(action.inputs, event)
+    if faults:
+        raise InvalidError(f"the event does not fill action {action.name!r}", faults=faults)
+    if action.effect is None:
+        return resolve_run(action, scope)
+    return resolve_effect(action, event, scope)
 
 
 def as_json(request: Request) -> dict[str, Any]:

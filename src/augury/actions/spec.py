@@ -19,8 +19,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from augury.actions.effect_specs import Call, EffectSpec, Notify, Stream, exactly_one
-from augury.actions.fields import Spec, Template, listed
+from augury.actions.effect_specs import Call, EffectSpec, Notify, Stream
+from augury.actions.fields import Spec, Template, exactly_one, listed
+from augury.actions.inputs import Inputs, misuses, nested
 from augury.errors import Fault, InvalidError
 from augury.jobs.spec import Mode
 
@@ -65,10 +66,13 @@ class StartRun(Spec):
 class ActionSpec(Spec):
     """One action of a rule: exactly one of start_run, notify, stream, call.
 
-    `name` is part of a run's identity: renaming it makes new runs. Default: the kind.
+    Attributes:
+        name: part of a run's identity: renaming it makes new runs. Default: the kind.
+        inputs: what is computed from the event first; texts name it as `${inputs.NAME}`.
     """
 
     name: Annotated[str, AfterValidator(_name)]
+    inputs: Inputs = Field(default_factory=dict)
     start_run: StartRun | None = None
     notify: Notify | None = None
     stream: Stream | None = None
@@ -102,9 +106,13 @@ def parse_actions(actions: Sequence[Mapping[str, Any]]) -> tuple[ActionSpec, ...
     faults: list[Fault] = []
     for index, action in enumerate(actions):
         try:
-            parsed.append(ActionSpec.model_validate(action))
+            parsed.append(spec := ActionSpec.model_validate(action))
         except ValidationError as error:
             faults += validation_faults(error, prefix=f"actions.{index}")
+        else:
+            fields = spec.model_dump(mode="json", exclude={"name", "inputs"})
+            faults += misuses(spec.inputs, fields, f"actions.{index}")
+            faults += nested(spec.inputs, f"actions.{index}")
     faults += _repeated(parsed)
     if faults:
         raise InvalidError("invalid actions", faults=faults)

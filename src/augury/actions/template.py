@@ -55,6 +55,12 @@ def value(text: str, event: Mapping[str, Any]) -> Any:
     return look_up(match[2], event) if match and not match[1] else fill(text, event)
 
 
+def holes(text: str) -> list[tuple[str, bool]]:
+    """The path of every hole in a text, and whether it is all of the text."""
+    found = [match for match in _HOLE.finditer(text) if not match[1]]
+    return [(match[2], match[0] == text) for match in found]
+
+
 def fill_json(given: Any, event: Mapping[str, Any]) -> Any:
     """A JSON value with every text in it filled; a text that is one hole takes the value itself.
 

@@ -10,11 +10,15 @@ import pytest
 import yaml
 
 from augury import clock
-from augury.actions import circuit, effect_specs
+from augury.actions import circuit, effect_specs, inputs
+from augury.actions.effect import EffectRequest
 from augury.actions.effect_specs import Call, Email, Queue, RedisStream, Retry, Slack, Webhook
 from augury.actions.fields import Spec
 from augury.actions.functions import FunctionCall, find
+from augury.actions.inputs import InputSpec
+from augury.actions.resolve import resolve
 from augury.actions.spec import KINDS, parse_actions
+from augury.actions.start_run import RunRequest
 from augury.actions.webhook import sign
 from augury.rules.spec import RuleSpec
 from augury.settings import Settings
@@ -36,6 +40,33 @@ def test_the_example_is_valid_and_shows_every_kind() -> None:
         for action in parse_actions(spec.actions):
             seen |= {kind for kind in KINDS if getattr(action, kind) is not None}
     assert seen == set(KINDS)
+
+
+EVENT = {
+    "type": "t",
+    "source": "s",
+    "id": "1",
+    "data": {"files": [{"uri": "s3://b/1", "size": 3}, {"uri": "s3://b/2", "size": 0}], "day": "d"},
+}
+
+
+def test_the_inputs_are_as_described() -> None:
+    start, tell = parse_actions(yaml.safe_load(_block("yaml inputs"))["actions"])
+    values, faults = inputs.evaluate(start.inputs, EVENT)
+    assert faults == []
+    expected = {"files": ["s3://b/1"], "total": 3, "who": "nobody", "day": "d"}
+    assert values["inputs"] == expected
+    run = resolve(start, EVENT)
+    assert isinstance(run, RunRequest)
+    assert [one.uri for one in run.overrides.input or ()] == ["s3://b/1"]
+    told = resolve(tell, EVENT)
+    assert isinstance(told, EffectRequest)
+    assert told.fields["body"]["files"][1] == {"name": "s3://b/2", "bytes": 0}
+
+
+def test_the_limits_are_the_real_ones() -> None:
+    for limit in (inputs.MAX_CHARS, inputs.MAX_NODES, inputs.MAX_BYTES):
+        assert f"{limit:,} " in PAGE
 
 
 def _verify() -> Any:
@@ -92,7 +123,9 @@ def test_the_function_is_registered(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "m t out_1 1\n"
 
 
-@pytest.mark.parametrize("spec", [Webhook, Slack, Email, RedisStream, Queue, Call, Retry])
+@pytest.mark.parametrize(
+    "spec", [Webhook, Slack, Email, RedisStream, Queue, Call, Retry, InputSpec]
+)
 def test_every_field_is_described(spec: type[Spec]) -> None:
     for name in spec.model_fields:
         assert f"`{name}`" in PAGE, f"{spec.__name__}.{name}"
