@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -34,6 +35,28 @@ class WakeUps:
 
     def depth(self, queue: str) -> int:
         return self.woken[queue]
+
+
+class Crash(BaseException):
+    """Like kill -9 as far as the code under test is concerned: nothing catches it."""
+
+
+@contextmanager
+def crash_at_statement(database: Database, number: int) -> Iterator[list[str]]:
+    """Raises `Crash` before the `number`-th SQL statement (from 0); gives what was executed."""
+    executed: list[str] = []
+
+    def before(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if len(executed) == number:
+            raise Crash(statement)
+        executed.append(statement)
+
+    engine = database._engine
+    sa.event.listen(engine, "before_cursor_execute", before)
+    try:
+        yield executed
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", before)
 
 
 class World:

@@ -6,12 +6,10 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
-from routing_world import World, dropped, event
+from routing_world import Crash, World, crash_at_statement, dropped, event
 
 from augury.bus import relay
 from augury.bus.redis_bus import RedisBus
@@ -24,10 +22,6 @@ from augury.storage.database import Database
 LANDED = {"type": ["augury.object.created"]}
 
 
-class Crash(BaseException):
-    """Like kill -9 as far as the code under test is concerned: nothing catches it."""
-
-
 @pytest.fixture
 def world(database: Database, live_settings: Settings) -> Iterator[World]:
     world = World(database, live_settings)
@@ -38,24 +32,6 @@ def world(database: Database, live_settings: Settings) -> Iterator[World]:
     world.drain()
     yield world
     world.bus.close()
-
-
-@contextmanager
-def crash_at_statement(database: Database, number: int) -> Iterator[list[str]]:
-    """Raises `Crash` before the `number`-th SQL statement (from 0); gives what was executed."""
-    executed: list[str] = []
-
-    def before(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if len(executed) == number:
-            raise Crash(statement)
-        executed.append(statement)
-
-    engine = database._engine
-    sa.event.listen(engine, "before_cursor_execute", before)
-    try:
-        yield executed
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", before)
 
 
 def batch(mark: str) -> list[dict[str, Any]]:
@@ -120,7 +96,7 @@ STEPS = [
     (router_module, "read_deliveries"),
     (Database, "transact"),
     (Router, "_follow_up"),
-    (Router, "_wake"),
+    (router_module, "wake"),
     (RedisBus, "ack"),
     (relay, "flush"),
     (RedisBus, "publish"),
