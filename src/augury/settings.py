@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     )
     archive_events: int = Field(
         default=5_000, ge=1, description="Most events in one file of the archive."
+    )
+    scratch_dir: Path | None = Field(
+        default=None, description="Folder for the working folders of script runs; empty: home/work."
     )
     worker_cpus: int = Field(default=0, ge=0, description="CPUs of one worker; 0: all of the host.")
     max_event_bytes: int = Field(
@@ -157,6 +160,11 @@ class Settings(BaseSettings):
         """Folder on this host where models are unpacked once for all workers."""
         return self.cache_dir or self.absolute_home / "cache"
 
+    @property
+    def effective_scratch_dir(self) -> Path:
+        """Folder on this host where script runs work."""
+        return self.scratch_dir or self.absolute_home / "work"
+
 
 def unknown_variables() -> list[str]:
     """Variables that look like settings and are none: most often a typing error."""
@@ -182,3 +190,12 @@ def export_environment(values: Mapping[str, str]) -> None:
 def child_environment(**overrides: str) -> dict[str, str]:
     """This process's environment for a child process, with `overrides` on top."""
     return {**os.environ, **overrides}  # noqa: TID251 - the one place
+
+
+def passed_environment(names: Collection[str], *prefixes: str) -> dict[str, str]:
+    """Those variables of this process that have one of the names, or begin with a prefix."""
+    return {
+        name: value
+        for name, value in os.environ.items()  # noqa: TID251 - the one place
+        if name in names or name.startswith(prefixes)
+    }

@@ -209,7 +209,7 @@ def test_a_run_is_canceled_and_deleted(api: Api) -> None:
     assert (canceled.status, canceled.body["state"]) == (200, "CANCELED")
     logs = api.get(f"/v1/runs/{run}/logs").body["items"]
     assert "accepted" in logs[0]["message"].lower()
-    after = api.get(f"/v1/runs/{run}/logs?after={logs[0]['id']}").body["items"]
+    after = api.get(f"/v1/runs/{run}/logs?after={logs[0]['cursor']}").body["items"]
     assert after == logs[1:]
     assert api.get(f"/v1/runs/{run}/manifest").status == 404
     assert api.request("DELETE", f"/v1/runs/{run}").status == 200

@@ -17,6 +17,7 @@ from augury.api import errors
 from augury.api.answers import JsonResponse
 from augury.api.limits import LimitedBodies
 from augury.api.routes import (
+    artifacts,
     audit,
     deadletters,
     events,
@@ -29,6 +30,7 @@ from augury.api.routes import (
 )
 from augury.engine import Engine
 from augury.resources.store import Kind
+from augury.scripts.artifacts import MOST_ARTIFACT_BYTES
 
 _DESCRIPTION = """Event-driven distributed batch inference.
 
@@ -48,13 +50,14 @@ def create_app(engine: Engine) -> FastAPI:
     )
     app.state.engine = engine
     errors.install(app)
-    app.add_middleware(LimitedBodies)
+    app.add_middleware(LimitedBodies, larger={artifacts.PATH: MOST_ARTIFACT_BYTES})
     for router in (
         events.router,
         webhooks.router,
         groups.router,
         runs.router,
         *(resources.resource_router(kind) for kind in Kind),
+        artifacts.router,
         resources.router,
         models.router,
         deadletters.router,

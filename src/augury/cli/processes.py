@@ -9,7 +9,7 @@ import typer
 from augury.cli.context import Json, load_settings
 from augury.cli.output import example, print_json, print_table
 
-_QUEUES = "mini_batch,batch,distributed,call"
+_QUEUES = "mini_batch,batch,distributed,call,script"
 
 
 def add_to(app: typer.Typer) -> None:

@@ -16,7 +16,6 @@ from augury.cli.output import (
     print_fields,
     print_json,
     print_list,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from augury.jobs.runs import Run
 
 RunName = Annotated[str, typer.Argument(help="Id of the run, or the newest of a name.")]
-_POLL_S = 0.2
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
         epilog=example(
             "augury runs start score_half_year --watch",
             "augury runs start score_day --input landing/2013-07-01.parquet --mode mini_batch",
+            "augury runs start hello --args '--name you' --env LEVEL=debug",
         )
     )(start)
     group.command("list", epilog=example("augury runs list --state FAILED"))(list_)
@@ -57,6 +56,9 @@ def start(
     model: Annotated[str | None, typer.Option(help="name@alias, name@3 or name.")] = None,
     mode: Annotated[
         str | None, typer.Option(help="auto, mini_batch, batch or distributed.")
+    ] = None,
+    arguments: Annotated[
+        str | None, typer.Option("--args", help="Of a script: its command line, as in a shell.")
     ] = None,
     columns: Annotated[
         str | None, typer.Option(help="Input columns to carry through, separated by commas.")
@@ -90,6 +92,7 @@ def start(
         "output": output,
         "model": model,
         "mode": mode,
+        "arguments": arguments,
         "columns": None if columns is None else [part for part in columns.split(",") if part],
         "max_concurrency": max_concurrency,
         "maximum_runtime_s": maximum_runtime_s,
@@ -156,6 +159,7 @@ def list_(
             "mode": lambda run: run.mode,
             "rows": lambda run: run.rows_in,
             "done": _percent,
+            "exit": lambda run: run.exit_signal or run.exit_code,
             "accepted": lambda run: run.time_accepted,
             "seconds": _seconds,
         },
@@ -232,31 +236,19 @@ def _follow(engine: Engine, run: str, *, as_json: bool) -> None:
 def logs(
     run: RunName,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Until the run is over.")] = False,
+    stream: Annotated[
+        str | None, typer.Option(help="Only service, stdout, stderr or augury.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """What Augury did to a run, oldest first."""
-    from augury import clock
-    from augury.engine.views import view
-    from augury.jobs.logs import read
-    from augury.jobs.runs import get_run
+    """What Augury did to a run, and what its program said, in the order of time.
 
-    after = 0
+    `service` lines are Augury's own; `augury` lines say what is missing of the program's.
+    """
+    from augury.cli.logs import tell_logs
+
     with open_engine() as engine:
-        while True:
-            with engine.database.read() as connection:
-                found = get_run(connection, run)
-                lines = read(connection, found.id, after)
-            for line in lines:
-                if as_json:
-                    print_json(view(line))
-                else:
-                    echo(f"{shown(line.at)}  {line.level:<7}  {line.message}")
-            flush()
-            after = lines[-1].id if lines else after
-            if not lines and (found.is_finished or not follow):
-                return
-            if not lines:
-                clock.sleep_s(_POLL_S)
+        tell_logs(engine, run, follow=follow, stream=stream, as_json=as_json)
 
 
 def cancel(run: RunName, as_json: Json = False) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
 
+from augury.engine.job_artifacts import NamedArtifact, examine_named
 from augury.engine.paths import absolute_fields
 from augury.errors import AuguryError, Fault, InvalidError
 from augury.resources import store
@@ -18,6 +19,7 @@ from augury.resources.documents import SECTIONS, Entry, refusal, validated
 from augury.resources.store import Kind
 from augury.settings import Settings
 
+_INFERENCE = "inference"
 _INDEX = re.compile(r"\[(\d+)\]|\.?([^.\[\]]+)")
 
 
@@ -50,6 +52,7 @@ class Prepared:
 
     models: list[tuple[Entry, ModelSpec]] = field(default_factory=list)
     resources: list[tuple[Kind, Entry, Any]] = field(default_factory=list)
+    artifacts: list[NamedArtifact] = field(default_factory=list)
 
 
 def prepare(settings: Settings, entries: Sequence[Entry]) -> Prepared:
@@ -99,6 +102,9 @@ def _prepare_one(settings: Settings, entry: Entry, prepared: Prepared, faults: l
             prepared.models.append((entry, model))
         return
     kind = Kind(entry.section.removesuffix("s"))
+    if kind is Kind.JOB and fields.get("kind", _INFERENCE) != _INFERENCE:
+        _prepare_script(settings, entry, fields, prepared, faults)
+        return
     spec = validated(entry, spec_type(kind), faults, fields)
     if spec is None:
         return
@@ -107,8 +113,28 @@ def _prepare_one(settings: Settings, entry: Entry, prepared: Prepared, faults: l
     prepared.resources.append((kind, entry, spec))
 
 
+def _prepare_script(
+    settings: Settings,
+    entry: Entry,
+    fields: dict[str, Any],
+    prepared: Prepared,
+    faults: list[Fault],
+) -> None:
+    from augury.jobs.script_spec import SPEC_TYPES, ScriptSpec
+
+    if fields["kind"] not in SPEC_TYPES:
+        message = f"expected one of {', '.join(SPEC_TYPES)}, found {fields['kind']!r}"
+        faults.append(entry.fault(message, "kind"))
+        return
+    path = examine_named(settings, entry, fields, faults)
+    spec = validated(entry, ScriptSpec, faults, fields)
+    if spec is not None:
+        prepared.artifacts.append(NamedArtifact(entry=entry, artifact=spec.artifact, path=path))
+        prepared.resources.append((Kind.JOB, entry, spec))
+
+
 def spec_type(kind: Kind) -> type[BaseModel]:
-    """The model by which a kind's spec is validated."""
+    """The model by which a kind's spec is validated; of a job without a kind, an inference."""
     from augury.jobs.spec import JobSpec
     from augury.rules.spec import RuleSpec
     from augury.sources.spec import ScheduleSpec, SourceSpec
@@ -175,7 +201,11 @@ def warnings(connection: sa.Connection, prepared: Prepared) -> Iterator[str]:
 
     applied = {entry.name for entry, _ in prepared.models}
     for kind, entry, spec in prepared.resources:
-        if kind is Kind.JOB and spec.model.partition("@")[0] not in applied:
+        if (
+            kind is Kind.JOB
+            and spec.kind == _INFERENCE
+            and spec.model.partition("@")[0] not in applied
+        ):
             try:
                 registry.resolve(connection, spec.model)
             except AuguryError as error:

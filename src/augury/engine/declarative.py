@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from augury.engine.checks import ModelSpec, prepare, spec_type, warnings, within
+from augury.engine.job_artifacts import keep_named
 from augury.engine.linting import lint_warnings
 from augury.errors import ConflictError, CorruptError, InvalidError, NotFoundError
 from augury.resources import store
@@ -71,6 +72,8 @@ def apply(parts: Parts, entries: Sequence[Entry], *, dry_run: bool = False) -> A
     """
     prepared = prepare(parts.settings, entries)
     models = [_register(parts, entry, spec, dry_run=dry_run) for entry, spec in prepared.models]
+    for named in prepared.artifacts:
+        keep_named(parts.store, named, dry_run=dry_run)
     linted = tuple(lint_warnings(parts.database, prepared))
 
     def write(connection: sa.Connection) -> ApplyResult:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from augury.events.envelope import Event
     from augury.inference.plan import Plan, ShardSpec
     from augury.jobs.runs import Run
+    from augury.jobs.script_spec import JobArtifact
     from augury.jobs.spec import RunOverrides
     from augury.models.registry import ModelVersion
     from augury.monitoring.doctor import Finding
@@ -141,6 +142,19 @@ class Engine(Parts):
         self.after_commit()
         return switched
 
+    def keep_artifact(self, path: Path, file_name: str) -> JobArtifact:
+        """Puts a script or archive into the store of artifacts, for jobs to name. Idempotent.
+
+        Raises:
+            InvalidError: no job can run it.
+            LimitError: it is too large.
+        """
+        from augury.scripts.artifacts import examine, keep
+
+        artifact = examine(path, file_name)
+        keep(self.store, path, artifact)
+        return artifact
+
     # --- runs -------------------------------------------------------------------------------------
 
     def start_run(
@@ -157,6 +171,7 @@ class Engine(Parts):
             ConflictError: the key was used for something else.
         """
         from augury.jobs.runs import first_queue, start_run
+        from augury.jobs.script_spec import parse_spec
 
         run, created = self.database.transact(
             lambda connection: start_run(
@@ -167,7 +182,7 @@ class Engine(Parts):
                 idempotency_key=idempotency_key,
             )
         )
-        self.after_commit({str(first_queue(run.job_spec)): 1} if created else None)
+        self.after_commit({str(first_queue(parse_spec(run.spec))): 1} if created else None)
         return run, created
 
     def plan_run(
@@ -180,13 +195,16 @@ class Engine(Parts):
             ContractError: data and model do not fit; with every fault.
             AuguryError: whatever else `inference.planning.plan_run` raises.
         """
+        from augury.errors import InvalidError
         from augury.inference.planning import plan_run
         from augury.jobs.acceptance import draft_run
-        from augury.jobs.spec import RunOverrides
+        from augury.jobs.spec import JobSpec, RunOverrides
         from augury.models.registry import resolve
 
         with self.database.read() as connection:
             spec = draft_run(connection, job=job, overrides=overrides or RunOverrides()).spec
+            if not isinstance(spec, JobSpec):
+                raise InvalidError(f"job {job!r} runs a script: there is nothing to plan")
             model = resolve(connection, spec.model)
         return plan_run(spec, model, self.settings, check=lambda: None, verdict=model.verdict)
 

@@ -15,7 +15,7 @@ from augury.errors import Fault, InvalidError
 from augury.resources.documents import Entry
 from augury.storage.objects import canonical_url
 
-_PATHS = {"models": ("path", "sample")}
+_PATHS = {"models": ("path", "sample"), "jobs": ("artifact",)}
 _URIS = {"sources": ("uri",), "jobs": ("output",)}
 
 

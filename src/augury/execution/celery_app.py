@@ -20,8 +20,10 @@ from augury.errors import UnavailableError
 from augury.execution import warmup
 from augury.execution.celery_executor import CeleryExecutor
 from augury.execution.celery_loop import LoopWatch
+from augury.execution.local_executor import LocalExecutor
 from augury.execution.messages import TASK, transport_options
 from augury.execution.worker import QUEUES, Worker
+from augury.jobs.work import SCRIPT
 from augury.settings import Settings
 from augury.storage.database import Database
 
@@ -108,6 +110,7 @@ class _Process:
         self.settings: Settings | None = None
         self.on_ready: Callable[[], None] = lambda: None
         self.worker: Worker | None = None
+        self.scripts: LocalExecutor | None = None
         self._parts: list[Any] = []
 
     def open(self, name: str, queues: Sequence[str]) -> None:
@@ -117,7 +120,13 @@ class _Process:
         database = Database(settings.effective_database_url)
         executor = CeleryExecutor(settings)
         self._parts = [executor, database]
-        self.worker = Worker(database, executor, settings, name=name, queues=queues)
+        scoring = [queue for queue in queues if queue != SCRIPT]
+        self.worker = Worker(database, executor, settings, name=name, queues=scoring or queues)
+        if len(scoring) not in (0, len(queues)):
+            # a script is waited for, perhaps for hours: that must not keep anybody from scoring
+            self.scripts = LocalExecutor(
+                database, settings, num_workers=1, queues=(SCRIPT,), name=f"{name}-script"
+            )
         _patiently(lambda: self._start(database))
 
     def _start(self, database: Database) -> None:
@@ -126,10 +135,29 @@ class _Process:
         assert self.worker is not None  # made just before
         migrate(database)
         self.worker.start()
+        if self.scripts is not None:
+            self.scripts.start()
+
+    def serve(self, queue: str) -> None:
+        """Does what a wake-up asks for, or has it done."""
+        if queue == SCRIPT and self.scripts is not None:
+            if self.scripts.depth(queue) == 0:  # one look finds all; more would only pile up
+                self.scripts.wake(queue)
+        elif self.worker is not None:
+            self.worker.serve(queue)
+
+    def drain(self) -> None:
+        """Takes nothing new; safe in a signal handler."""
+        for worker in (self.worker, *(self.scripts.workers if self.scripts else ())):
+            if worker is not None:
+                worker.drain()
 
     def close(self) -> None:
         """Gives back what the worker holds, and closes everything."""
         worker, self.worker = self.worker, None
+        scripts, self.scripts = self.scripts, None
+        if scripts is not None:
+            scripts.close()
         if worker is not None:
             worker.stop()
         for part in self._parts:
@@ -159,7 +187,7 @@ def wake(queue: str) -> None:
     if _process.worker is None:
         _log.warning("woken before the worker was made", extra={"action": "woken_early"})
         return
-    _process.worker.serve(queue)
+    _process.serve(queue)
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
@@ -189,8 +217,7 @@ def _on_ready(sender: Any, **_: object) -> None:
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _on_shutting_down(**_: object) -> None:
     """Runs inside the signal handler, perhaps in the middle of a shard."""
-    if _process.worker is not None:
-        _process.worker.drain()
+    _process.drain()
 
 
 @signals.worker_shutdown.connect  # type: ignore[untyped-decorator]

@@ -82,6 +82,7 @@ class Leftovers:
             sa.select(runs.c.id, runs.c.output_uri, runs.c.time_committed, runs.c.time_finished)
             .where(runs.c.cleaned_at.is_(None), runs.c.time_finished.is_not(None))
             .where(sa.not_(held), sa.or_(*self._is_over()))
+            .where(runs.c.kind == "inference")  # a script's output stays
             .limit(_AT_ONCE)
         )
         with self._database.read() as connection:

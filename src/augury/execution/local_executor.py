@@ -1,7 +1,7 @@
 """Workers as threads of this process, woken through memory: no broker, the same worker code.
 
-For tests, notebooks and programs that bring their own threads; the embedded engine of `augury up`
-uses Celery like any cluster.
+For tests, notebooks and programs that bring their own threads; and for the scripts of a Celery
+worker, which it waits for beside its scoring.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class LocalExecutor:
         settings: of the workers.
         num_workers: threads to start; 0: wake-ups are only counted.
         queues: from which they take work.
+        name: begins the workers' names.
     """
 
     def __init__(
@@ -33,13 +34,14 @@ class LocalExecutor:
         *,
         num_workers: int = 1,
         queues: Sequence[str] = QUEUES,
+        name: str = "local",
     ) -> None:
         self._waiting: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._is_closing = False
         self._queues = tuple(queues)
         self.workers = [
-            Worker(database, self, settings, name=f"local-{number}", queues=queues)
+            Worker(database, self, settings, name=f"{name}-{number}", queues=queues)
             for number in range(1, num_workers + 1)
         ]
         self._threads = [

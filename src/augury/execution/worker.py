@@ -13,6 +13,7 @@ The three modes are three ways to go on after an item:
 * `distributed`: after each shard, whatever is next in the queue, of whatever run.
 
 Beside runs there are calls of functions (`calls.py`), with a queue of their own.
+A script run is one item, from its set-up to its last line.
 """
 
 from __future__ import annotations
@@ -46,19 +47,20 @@ from augury.execution.calls import Calls
 from augury.execution.holding import DrainingError, Holding, Watch
 from augury.execution.pulse import Pulse
 from augury.execution.scoring import Scoring
+from augury.execution.scripting import Scripting
 from augury.inference import coordinator
-from augury.jobs import reports, work, workers
+from augury.jobs import reports, script_reports, work, workers
 from augury.jobs.executor import Executor
 from augury.jobs.reports import Failure, Finished
 from augury.jobs.spec import Mode
 from augury.jobs.states import Priority
-from augury.jobs.work import HELD_MODES, WorkItem
+from augury.jobs.work import HELD_MODES, SCRIPT, WorkItem
 from augury.settings import Settings
 from augury.storage.database import Database
 
 _log = logging.getLogger(__name__)
 
-QUEUES = (Mode.MINI_BATCH, Mode.BATCH, Mode.DISTRIBUTED, CALL)
+QUEUES = (Mode.MINI_BATCH, Mode.BATCH, Mode.DISTRIBUTED, CALL, SCRIPT)
 # trying again would give the same answer
 _PERMANENT = (
     ConflictError,
@@ -110,6 +112,9 @@ class Worker:
         )
         self._pulse = Pulse(database.url, self.id, settings.heartbeat_s)
         self._draining = threading.Event()
+        self._scripting = Scripting(
+            database, settings, cpus=self._cpus, is_draining=self._draining.is_set
+        )
         self._drained_s = 0.0
         self._turn_until_s = 0.0
         self._is_doubtful = False
@@ -229,6 +234,9 @@ class Worker:
     def _carry_out(self, first: WorkItem) -> None:
         """An item, and in the modes that one worker holds, whatever of its run comes after it."""
         item: WorkItem | None = first
+        if first.is_script:
+            self._run_script(first)
+            return
         while item is not None:
             if not item.is_shard:
                 item = self._plan(item)
@@ -303,6 +311,15 @@ class Worker:
             self._wake(planned.mode, 1 if planned.mode is Mode.BATCH else stored.opened)
             self._announcer.tell()
         return stored.shard
+
+    def _run_script(self, item: WorkItem) -> None:
+        ending = self._attempt(item, self._scripting.run)
+        if ending is not None:
+            self._report(
+                item,
+                lambda connection: script_reports.finish(self._database, connection, item, ending),
+            )
+            self._announcer.tell()
 
     def _score(self, item: WorkItem) -> tuple[Finished | None, WorkItem | None]:
         """Scores a shard, and commits the run with its last one.

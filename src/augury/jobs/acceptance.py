@@ -16,14 +16,18 @@ from pydantic import ValidationError
 from augury import clock, ids
 from augury.errors import ConflictError, Fault, InvalidError
 from augury.jobs.lifecycle import announce
+from augury.jobs.script_spec import ScriptSpec, parse_spec
 from augury.jobs.spec import Input, JobSpec, Mode, RunOverrides
 from augury.jobs.states import LIVE_EPOCH, Priority, RunState, WorkState
+from augury.jobs.work import PLAN, SCRIPT
 from augury.resources import store
 from augury.resources.store import Kind, Resource
 from augury.storage.database import Database
 from augury.storage.tables import runs, work
 
 _LONGEST_NAME = 255
+# a script run's are OCI's own texts, here as everywhere
+_ACCEPTED = {"inference": "Run accepted.", "script": "Infrastructure provisioning."}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class RunDraft:
 
     run_key: str
     job: Resource
-    spec: JobSpec
+    spec: JobSpec | ScriptSpec
     inputs: tuple[Input, ...]
     position: int | None = None
     outcome_id: str | None = None
@@ -58,15 +62,17 @@ def run_key(rule_id: str, action: str, epoch: str, occurrence: str) -> str:
     return ids.derived_id("rule", rule_id, action, epoch, occurrence)
 
 
-def first_queue(spec: JobSpec) -> str:
-    """Where a run's first item of work, its planning, waits."""
+def first_queue(spec: JobSpec | ScriptSpec) -> str:
+    """Where a run's first item of work, its planning or its script, waits."""
+    if isinstance(spec, ScriptSpec):
+        return SCRIPT
     return Mode.MINI_BATCH if spec.mode is Mode.AUTO else spec.mode
 
 
 def accept_runs(
     database: Database, connection: sa.Connection, drafts: Sequence[RunDraft]
 ) -> dict[str, str]:
-    """Stores runs in state ACCEPTED, each with its `plan` item, event and log line.
+    """Stores runs in state ACCEPTED, each with its first item of work, event and log line.
 
     Args:
         database: for the dialect.
@@ -82,8 +88,8 @@ def accept_runs(
     accepted = sorted(inserted, key=lambda row: row.run_key)
     if accepted:
         by_key = {draft.run_key: draft for draft in drafts}
-        plans = [_plan_row(row.id, by_key[row.run_key]) for row in accepted]
-        connection.execute(sa.insert(work), plans)
+        first = [_first_row(row.id, by_key[row.run_key]) for row in accepted]
+        connection.execute(sa.insert(work), first)
         announce(database, connection, accepted)
     return {row.run_key: row.id for row in accepted}
 
@@ -102,24 +108,25 @@ def _run_row(draft: RunDraft) -> dict[str, Any]:
         "kind": spec.kind,
         "spec": spec.model_dump(mode="json"),
         "state": RunState.ACCEPTED,
-        "lifecycle_details": "Run accepted.",
+        "lifecycle_details": _ACCEPTED[spec.kind],
         "mode": None if spec.mode is Mode.AUTO else spec.mode,
         "position": draft.position,
         "outcome_id": draft.outcome_id,
         "epoch": draft.epoch,
         "priority": draft.priority,
         "time_accepted": clock.utc_now(),
-        "output_uri": f"{spec.output.rstrip('/')}/{run_id}/",
+        "output_uri": f"{spec.output.rstrip('/')}/{run_id}/" if spec.output else "",
     }
 
 
-def _plan_row(run_id: str, draft: RunDraft) -> dict[str, Any]:
+def _first_row(run_id: str, draft: RunDraft) -> dict[str, Any]:
+    queue = first_queue(draft.spec)
     return {
         "id": ids.new_id("work"),
         "run_id": run_id,
-        "kind": "plan",
+        "kind": SCRIPT if queue == SCRIPT else PLAN,
         "seq": 0,
-        "queue": first_queue(draft.spec),
+        "queue": queue,
         "priority": draft.priority,
         "state": WorkState.READY,
         "ready_at": clock.utc_now(),
@@ -141,7 +148,7 @@ def draft_run(
     """
     resource = store.get(connection, Kind.JOB, job)
     try:
-        spec = JobSpec.model_validate(resource.spec).overridden(overrides)
+        spec = parse_spec(resource.spec).overridden(overrides)
     except ValidationError as error:
         raise InvalidError(f"job {job!r} with these overrides", faults=_faults(error)) from error
     key = ids.new_id("api") if idempotency_key is None else ids.derived_id("api", idempotency_key)

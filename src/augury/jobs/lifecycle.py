@@ -103,8 +103,11 @@ def transition(
         values["time_started"] = sa.func.coalesce(runs.c.time_started, now)
     if to in TERMINAL and to is not RunState.DELETED:
         values["time_finished"] = clock.utc_now()
+        # a script's output stays, whatever became of the run
+        values["cleaned_at"] = sa.case((_is_script(), _now()), else_=runs.c.cleaned_at)
     if to is RunState.SUCCEEDED:
-        values["cleaned_at"] = sa.case((_was_interrupted(run_id), None), else_=_now())
+        left = sa.and_(sa.not_(_is_script()), _was_interrupted(run_id))
+        values["cleaned_at"] = sa.case((left, None), else_=_now())
     changed = connection.execute(
         sa.update(runs).where(*_conditions(run_id, to)).values(**values).returning(*SHORT_COLUMNS)
     ).one_or_none()
@@ -128,6 +131,10 @@ def _conditions(run_id: str, to: RunState) -> list[sa.ColumnElement[bool]]:
 
 def _now() -> sa.ColumnElement[Any]:
     return sa.literal(clock.utc_now(), UtcDateTime())
+
+
+def _is_script() -> sa.ColumnElement[bool]:
+    return runs.c.kind == "script"
 
 
 def _was_interrupted(run_id: str) -> sa.ColumnElement[bool]:
@@ -154,7 +161,9 @@ def announce(database: Database, connection: sa.Connection, rows: Sequence[Any])
 def _state_event(row: Any) -> Event:
     data = _event_data(row)
     state = RunState(row.state)
-    if state is RunState.SUCCEEDED:
+    if row.kind == "script":
+        data |= _script_data(row)
+    elif state is RunState.SUCCEEDED:
         data["output_uri"] = row.output_uri
         data["manifest_uri"] = f"{row.output_uri}{MANIFEST_KEY}"
         data["manifest_digest"] = row.manifest_digest
@@ -174,6 +183,16 @@ def resumed_event(row: Any) -> Event:
     """Says that a run goes on that had ended."""
     data = {**_event_data(row), "num_resumes": row.num_resumes}
     return _event(row, EventType.RUN_RESUMED, data, lifecycle_name("RESUMED", row.num_resumes))
+
+
+def _script_data(row: Any) -> dict[str, Any]:
+    return {
+        "kind": row.kind,
+        "output_uri": row.output_uri,
+        "attempt": row.attempt,
+        "exit_code": row.exit_code,
+        "exit_signal": row.exit_signal,
+    }
 
 
 def progress_event(row: Any, percent: int) -> Event:

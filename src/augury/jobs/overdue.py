@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,9 +16,11 @@ from augury import clock
 from augury.jobs.spec import Mode
 from augury.jobs.statements import IS_LEASED, IS_READY
 from augury.jobs.states import LIVE, RunState, WorkState
-from augury.jobs.work import SHARD, WorkItem, item_of
+from augury.jobs.work import SCRIPT, SHARD, WorkItem, item_of
 from augury.storage.database import UtcDateTime
 from augury.storage.tables import runs, work, workers
+
+_SCRIPT_MARGIN_S = 120.0
 
 
 def heartbeats(connection: sa.Connection) -> dict[str, int]:
@@ -34,7 +37,7 @@ def heartbeats(connection: sa.Connection) -> dict[str, int]:
 def ready_work(connection: sa.Connection, *, limit: int) -> dict[str, int]:
     """Items that anybody may claim now, by queue; counted up to `limit` each."""
     found: dict[str, int] = {}
-    for queue in (Mode.MINI_BATCH, Mode.BATCH, Mode.DISTRIBUTED):
+    for queue in (Mode.MINI_BATCH, Mode.BATCH, Mode.DISTRIBUTED, SCRIPT):
         ready = (
             sa.select(work.c.id)
             .join(runs, runs.c.id == work.c.run_id)
@@ -67,13 +70,19 @@ def running_runs(connection: sa.Connection) -> Mapping[str, tuple[datetime, floa
     """
     started = sa.func.coalesce(runs.c.time_resumed, runs.c.time_started, type_=UtcDateTime())
     rows = connection.execute(
-        sa.select(runs.c.id, started.label("started"), runs.c.spec).where(
+        sa.select(runs.c.id, started.label("started"), runs.c.kind, runs.c.spec).where(
             runs.c.state.in_((RunState.IN_PROGRESS, RunState.NEEDS_ATTENTION)),
             runs.c.time_committed.is_(None),
             runs.c.time_started.is_not(None),
         )
     )
-    return {row.id: (row.started, float(row.spec["maximum_runtime_s"])) for row in rows}
+    return {row.id: (row.started, _limit_s(row)) for row in rows}
+
+
+def _limit_s(row: Any) -> float:
+    """A script's worker ends it in time, and needs some for that; this is for those it forgot."""
+    limit_s = float(row.spec["maximum_runtime_s"])
+    return limit_s + _SCRIPT_MARGIN_S + row.spec["grace_s"] if row.kind == SCRIPT else limit_s
 
 
 def shards_with_deadline(connection: sa.Connection) -> list[tuple[WorkItem, float]]:

@@ -28,9 +28,10 @@ from augury.jobs.lifecycle import (
 from augury.jobs.rejected import Rejected, count_rejected
 from augury.jobs.runs import close_canceled
 from augury.jobs.spec import Mode
-from augury.jobs.states import CANCELABLE, RunState, WorkState
+from augury.jobs.states import CANCELABLE, LIVE, RunState, WorkState
 from augury.jobs.work import (
     HELD_MODES,
+    SCRIPT,
     SHARD,
     WorkItem,
     fence,
@@ -312,14 +313,15 @@ def fail(
 def _failed(
     database: Database, connection: sa.Connection, run: Any, item: WorkItem, failure: Failure
 ) -> RunState:
-    what = f"shard {item.seq}" if item.is_shard else "planning"
     error = f"{failure.code}: {failure.message}"
     if failure.isolates and item.is_shard and item.attempts >= run.spec["max_attempts"]:
         return isolation.isolate(database, connection, run, item, error)
     if failure.is_permanent or item.attempts >= run.spec["max_attempts"]:
         _close(connection, item, state=WorkState.FAILED, error=error)
         tried = "" if failure.is_permanent else f" (attempt {item.attempts}, the last)"
-        details = f"Run failed: {what}{tried}: {failure.message}"
+        details = f"Run failed: {item.what}{tried}: {failure.message}"
+        if item.is_script:  # OCI's words: the message is the whole sentence
+            details = f"{failure.message}{tried if item.attempts > 1 else ''}"
         transition(
             database, connection, run.id, RunState.FAILED, details=details, reason=failure.code
         )
@@ -327,7 +329,7 @@ def _failed(
     pause_s = _backoff_s(item.attempts) if failure.backoff else 0.0
     _give_back(connection, item, error=error, pause_s=pause_s)
     again = f"again in {pause_s:.1f} s" if pause_s else "again at once"
-    text = f"{what}, attempt {item.attempts}: {failure.message}; {again}"
+    text = f"{item.what}, attempt {item.attempts}: {failure.message}; {again}"
     logs.append(connection, run.id, "warning", text)
     return RunState(run.state)
 
@@ -360,7 +362,7 @@ def _clean_again(connection: sa.Connection, run_id: str) -> None:
     """A late worker may have written a part of a run that ended without result."""
     connection.execute(
         sa.update(runs)
-        .where(runs.c.id == run_id, runs.c.time_committed.is_(None))
+        .where(runs.c.id == run_id, runs.c.kind != SCRIPT, runs.c.time_committed.is_(None))
         .values(cleaned_at=None)
     )
 
@@ -434,7 +436,7 @@ def expire_shard(
 def _reporting(database: Database, connection: sa.Connection, item: WorkItem) -> Any:
     """The run's row, locked; the run goes on."""
     run = lock_run(database, connection, item.run_id)
-    if run is None or run.state != RunState.IN_PROGRESS:
+    if run is None or run.state not in LIVE:
         raise lost(item, f"the run is {'gone' if run is None else run.state}")
     return run
 

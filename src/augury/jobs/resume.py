@@ -21,7 +21,7 @@ from augury.jobs.acceptance import first_queue
 from augury.jobs.lifecycle import SHORT_COLUMNS, lock_run, resumed_event
 from augury.jobs.runs import Run, get_run
 from augury.jobs.states import RESUMABLE, RunState, WorkState
-from augury.jobs.work import PLAN, SHARD, open_window
+from augury.jobs.work import PLAN, SCRIPT, SHARD, open_window
 from augury.storage.database import Database
 from augury.storage.tables import runs, work
 
@@ -57,6 +57,12 @@ def resume(database: Database, connection: sa.Connection, run_id: str) -> tuple[
 
 
 def _check(run: Run) -> None:
+    if run.kind == SCRIPT:
+        raise ConflictError(
+            f"run {run.id} ran a script, which cannot go on in its middle: start a new run",
+            run_id=run.id,
+            state=run.state,
+        )
     if run.state not in RESUMABLE or run.time_committed is not None:
         raise ConflictError(
             f"nothing to resume: run {run.id} is {run.state}; only a run that failed, was canceled "

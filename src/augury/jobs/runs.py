@@ -25,6 +25,7 @@ from augury.jobs.acceptance import (
     run_key,
 )
 from augury.jobs.lifecycle import lock_run, transition
+from augury.jobs.script_spec import ScriptSpec
 from augury.jobs.spec import JobSpec, RunOverrides
 from augury.jobs.states import CANCELABLE, TERMINAL, RunState, WorkState
 from augury.storage.database import Database
@@ -70,6 +71,10 @@ class Run:
         shards_isolated: given up because they keep killing or outlasting their workers; the others
             are finished before the run fails.
         cleaned_at: when the leftovers of a run without result were removed.
+        attempt: of a script run: the last one, from 1.
+        exit_code: of a script run's last attempt, 0 to 255; None if a signal ended it.
+        exit_signal: that signal's name, such as SIGKILL.
+        peak_memory_bytes: most resident memory that was seen of a script run's last attempt.
     """
 
     id: str
@@ -111,6 +116,10 @@ class Run:
     time_resumed: datetime | None
     num_resumes: int
     shards_isolated: int
+    attempt: int
+    exit_code: int | None
+    exit_signal: str | None
+    peak_memory_bytes: int | None
 
     @property
     def is_finished(self) -> bool:
@@ -124,8 +133,13 @@ class Run:
 
     @property
     def job_spec(self) -> JobSpec:
-        """`spec`, validated."""
+        """`spec` of an inference run, validated."""
         return JobSpec.model_validate(self.spec)
+
+    @property
+    def script_spec(self) -> ScriptSpec:
+        """`spec` of a script run, validated."""
+        return ScriptSpec.model_validate(self.spec)
 
     @property
     def manifest_uri(self) -> str | None:

@@ -7,15 +7,24 @@ field names are the same in YAML, API, CLI and the stored JSON.
 from __future__ import annotations
 
 import re
+import shlex
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from augury.data.policy import ColumnPolicy, OnBadRow, OnCorruptFile, UnknownCategory
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*\Z", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+MOST_ARGUMENT_CHARS = 4_000
 _BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
@@ -42,18 +51,20 @@ class Mode(StrEnum):
     DISTRIBUTED = "distributed"  #: shards go anywhere
 
 
-class _Spec(BaseModel):
+class Spec(BaseModel):
+    """Base of all specs: what is not known is refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Shape(_Spec):
+class Shape(Spec):
     """Compute size of one worker's share of a run."""
 
     cpus: int = Field(default=1, ge=1, le=1024, description="Threads that may compute at once.")
     memory: SizeBytes = Field(default=2 * 2**30, description="Bytes; '2 GiB' is understood.")
 
 
-class Input(_Spec):
+class Input(Spec):
     """One input: an object, or every object below a prefix.
 
     Attributes:
@@ -66,7 +77,7 @@ class Input(_Spec):
     tag: str | None = None
 
 
-class PredictionColumns(_Spec):
+class PredictionColumns(Spec):
     """Names of the output's prediction columns."""
 
     prediction: str = "prediction"
@@ -74,7 +85,7 @@ class PredictionColumns(_Spec):
     probabilities: str = "probabilities"
 
 
-class Expectation(_Spec):
+class Expectation(Spec):
     """What a job expects of one input column of its model; a row that breaks it is bad.
 
     Attributes:
@@ -112,7 +123,7 @@ class Expectation(_Spec):
         )
 
 
-class MaxRejected(_Spec):
+class MaxRejected(Spec):
     """How many rows a run may reject: it fails as soon as it is over one of the bounds.
 
     Attributes:
@@ -124,7 +135,41 @@ class MaxRejected(_Spec):
     count: int | None = Field(default=None, ge=0)
 
 
-class RunOverrides(_Spec):
+def _split(value: Any) -> Any:
+    """A command line as a shell would split it; a list stays as it is."""
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+def _within_limit(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    num_chars = sum(map(len, arguments)) + max(0, len(arguments) - 1)
+    if num_chars > MOST_ARGUMENT_CHARS:
+        raise ValueError(
+            f"expected command-line arguments of at most {MOST_ARGUMENT_CHARS} characters in all, "
+            f"found {num_chars}"
+        )
+    if any("\x00" in argument for argument in arguments):
+        raise ValueError("expected arguments without a NUL character")
+    return arguments
+
+
+Arguments = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_within_limit)]
+
+
+class LogSettings(Spec):
+    """What is kept of the lines that a script writes; see docs/jobs.md.
+
+    Attributes:
+        enabled: false: nothing of it is kept.
+        max_bytes: text kept of one run; what comes after is counted, not kept.
+        lines_per_s: lines kept of any second; the others are counted, not kept.
+    """
+
+    enabled: bool = True
+    max_bytes: SizeBytes = 64 * 2**20
+    lines_per_s: int = Field(default=20_000, ge=1)
+
+
+class RunOverrides(Spec):
     """What one run may change of its job's spec; None leaves the job's value."""
 
     model: str | None = None
@@ -140,10 +185,13 @@ class RunOverrides(_Spec):
     max_rejected: MaxRejected | None = None
     on_corrupt_file: OnCorruptFile | None = None
     environment: dict[str, str] | None = None
+    arguments: Arguments | None = None
+    logging: LogSettings | None = None
+    tags: dict[str, str] | None = None
     display_name: str | None = Field(default=None, max_length=255)
 
 
-class JobSpec(_Spec):
+class JobSpec(Spec):
     """A job of kind `inference`: everything a run needs but the event that causes it.
 
     Attributes:

@@ -25,6 +25,7 @@ from augury.storage.tables import runs, work
 
 PLAN = "plan"
 SHARD = "shard"
+SCRIPT = "script"  # kind of work, and the queue of its own where it waits
 # runs of these modes are in the hands of one worker at a time
 HELD_MODES = frozenset({Mode.MINI_BATCH, Mode.BATCH})
 _CANDIDATES = 8
@@ -35,7 +36,7 @@ class WorkItem:
     """An item in the hands of a worker.
 
     Attributes:
-        kind: `plan` or `shard`.
+        kind: `plan`, `shard` or `script`.
         seq: number of the shard, from 0.
         spec: the shard, as its plan says; None for `plan`.
         token: of this claim; a later claim has a greater one.
@@ -56,8 +57,18 @@ class WorkItem:
 
     @property
     def is_shard(self) -> bool:
-        """False for the run's planning."""
+        """False for the run's planning, and for a script."""
         return self.kind == SHARD
+
+    @property
+    def is_script(self) -> bool:
+        """True for the one item of a script run."""
+        return self.kind == SCRIPT
+
+    @property
+    def what(self) -> str:
+        """How people are told of it."""
+        return {PLAN: "planning", SHARD: f"shard {self.seq}", SCRIPT: "the script"}[self.kind]
 
 
 def claim(
@@ -71,8 +82,8 @@ def claim(
     """Takes the next item that is ready and fits, if there is one.
 
     A run that is held by another worker is passed over. The first claim of a run moves it to
-    IN_PROGRESS; the first claim of a shard of a mode that one worker holds makes this worker the
-    holder.
+    IN_PROGRESS (a script does when it starts); the first claim of a shard of a mode that one
+    worker holds makes this worker the holder.
 
     Args:
         database: for the dialect.
@@ -152,7 +163,8 @@ def _candidates(
 
 
 def _begin(database: Database, connection: sa.Connection, run: Any, taken: Any) -> None:
-    if run.state == RunState.ACCEPTED:
+    # a script has to be set up first
+    if run.state == RunState.ACCEPTED and taken.kind != SCRIPT:
         transition(database, connection, run.id, RunState.IN_PROGRESS, details="Planning.")
     if taken.kind == SHARD and run.mode in HELD_MODES and run.host is None:
         set_host(connection, run.id, taken.worker_id)

@@ -139,7 +139,7 @@ def run_worker(
     settings: Settings,
     *,
     name: str = "worker",
-    queues: str = "mini_batch,batch,distributed,call",
+    queues: str = "mini_batch,batch,distributed,call,script",
     on_ready: OnReady = _nobody_waits,
 ) -> None:
     """Scores what it is woken for, until stopped; one process is one worker."""

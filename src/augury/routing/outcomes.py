@@ -29,6 +29,7 @@ from augury.actions.resolve import Request, as_json
 from augury.actions.start_run import RunRequest
 from augury.jobs import states
 from augury.jobs.runs import RunDraft, accept_runs, first_queue, run_key
+from augury.jobs.script_spec import ScriptSpec, parse_spec
 from augury.jobs.spec import JobSpec
 from augury.jobs.states import OutcomeState, Priority
 from augury.resources import store
@@ -70,7 +71,7 @@ class _Outcome:
     reason: str | None = None
     run_id: str | None = None
     job: Resource | None = None
-    spec: JobSpec | None = None
+    spec: JobSpec | ScriptSpec | None = None
 
     def settle(self, state: OutcomeState, reason: str | None) -> None:
         self.state = state
@@ -116,13 +117,15 @@ def lane_id(rule_id: str, epoch: str, key: str) -> str:
     return ids.derived_id("lane", rule_id, epoch, key)
 
 
-def fitted_job(job: Resource | None, request: RunRequest) -> tuple[Resource, JobSpec] | str:
+def fitted_job(
+    job: Resource | None, request: RunRequest
+) -> tuple[Resource, JobSpec | ScriptSpec] | str:
     """The job that is asked for, with the overrides on its spec; or why it cannot run."""
     name = request.job_name
     if job is None:
         return f"no job named {name!r}"
     try:
-        return job, JobSpec.model_validate(job.spec).overridden(request.overrides)
+        return job, parse_spec(job.spec).overridden(request.overrides)
     except ValidationError as error:
         return f"job {name!r} with these overrides: {error}"
 

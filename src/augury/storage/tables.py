@@ -354,6 +354,11 @@ runs = sa.Table(
     _at("time_resumed", nullable=True),
     sa.Column("num_resumes", sa.Integer, nullable=False, server_default="0"),
     _count("shards_isolated"),  # given up because they keep killing or outlasting their workers
+    # of a script run; what the last attempt gave
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("exit_code", sa.Integer, nullable=True),
+    sa.Column("exit_signal", sa.String(16), nullable=True),  # SIGKILL; then there is no exit code
+    sa.Column("peak_memory_bytes", sa.BigInteger, nullable=True),
     sa.Index(None, "state", "time_accepted"),
     sa.Index(None, "job_id", "time_accepted"),
     sa.Index(None, "time_accepted"),
@@ -375,7 +380,7 @@ work = sa.Table(
     metadata,
     sa.Column("id", _Id, primary_key=True),
     sa.Column("run_id", _Id, sa.ForeignKey("runs.id"), nullable=False),
-    sa.Column("kind", sa.String(16), nullable=False),  # plan | shard
+    sa.Column("kind", sa.String(16), nullable=False),  # plan | shard | script
     sa.Column("seq", sa.Integer, nullable=False),
     sa.Column("queue", sa.String(32), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False, server_default="0"),  # its run's
@@ -428,4 +433,16 @@ run_logs = sa.Table(
     sa.Column("level", sa.String(8), nullable=False),
     sa.Column("message", sa.Text, nullable=False),
     sa.Index(None, "run_id", "id"),
+)
+run_output = sa.Table(
+    "run_output",  # what a run's program said, in compressed chunks of lines
+    metadata,
+    sa.Column("id", _Position, primary_key=True, autoincrement=True),
+    sa.Column("run_id", _Id, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("first_number", sa.BigInteger, nullable=False),
+    sa.Column("last_number", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    _at("at"),
+    sa.UniqueConstraint("run_id", "last_number"),
 )

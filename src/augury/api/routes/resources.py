@@ -14,6 +14,7 @@ from augury.api.routes import TheEngine, json_body, schema_of
 from augury.engine import Engine
 from augury.engine.checks import spec_type
 from augury.engine.views import view
+from augury.jobs.script_spec import ScriptSpec
 from augury.resources.documents import parse_document, parse_entry
 from augury.resources.store import Change, Kind, get, listed
 
@@ -35,6 +36,16 @@ _EXAMPLES: dict[Kind, dict[str, Any]] = {
     Kind.SCHEDULE: {"cron": "0 6 * * *", "timezone": "Europe/Berlin"},
     Kind.SOURCE: {"uri": "s3://landing/flights/"},
 }
+_SCRIPT = {
+    "kind": "script",
+    "artifact": {
+        "digest": "0f2c5ad8fa7a3ae1b8a1f0f2b7a1cf0d1b7d2e3b3f4c5d6e7f8091a2b3c4d5e6",
+        "file_name": "hello.py",
+        "size_bytes": 123,
+    },
+    "arguments": ["--name", "you"],
+    "maximum_runtime_s": 600,
+}
 _SWITCHED = (Kind.RULE, Kind.SCHEDULE, Kind.SOURCE)
 
 
@@ -43,7 +54,7 @@ def spec_schemas() -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     for kind in Kind:
         schemas |= _schemas(spec_type(kind))
-    return schemas
+    return schemas | _schemas(ScriptSpec)
 
 
 def _schemas(spec: type[BaseModel]) -> dict[str, Any]:
@@ -54,7 +65,6 @@ def _schemas(spec: type[BaseModel]) -> dict[str, Any]:
 def resource_router(kind: Kind) -> APIRouter:
     """List, show, put and delete of one kind of resource, under its plural."""
     noun = APIRouter(prefix=f"/{kind}s", tags=[f"{kind}s"])
-    name = spec_type(kind).__name__
 
     @noun.get("", summary=f"List {kind}s")
     def resources(engine: TheEngine, limit: Limit = 100, after: str = "") -> Response:
@@ -72,7 +82,7 @@ def resource_router(kind: Kind) -> APIRouter:
     @noun.put(
         "/{name}",
         summary=f"Create or update a {kind}",
-        openapi_extra=json_body(schema_of(name), {f"a {kind}": _EXAMPLES[kind]}),
+        openapi_extra=_spec_body(kind),
     )
     async def put(request: Request, name: str) -> Response:
         """Idempotent: the same spec again changes nothing. 201 if it is new."""
@@ -87,6 +97,15 @@ def resource_router(kind: Kind) -> APIRouter:
     if kind in _SWITCHED:
         _add_switches(noun, kind)
     return noun
+
+
+def _spec_body(kind: Kind) -> dict[str, Any]:
+    schema = schema_of(spec_type(kind).__name__)
+    examples = {f"a {kind}": _EXAMPLES[kind]}
+    if kind is Kind.JOB:
+        schema = {"oneOf": [schema, schema_of(ScriptSpec.__name__)]}
+        examples["a script"] = _SCRIPT
+    return json_body(schema, examples)
 
 
 def _add_switches(noun: APIRouter, kind: Kind) -> None:

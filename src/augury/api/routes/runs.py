@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Header, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from augury.api.answers import Limit, answer, page
+from augury.api.live import live_events
 from augury.api.routes import TheEngine, json_body, schema_of
 from augury.engine import Engine
 from augury.engine.requests import RunRequest, run_request
 from augury.engine.views import plan_view, run_view, view
 from augury.errors import NotFoundError
-from augury.jobs.logs import read
+from augury.jobs import log_lines
+from augury.jobs.log_lines import parse_cursor
 from augury.jobs.runs import get_run, list_runs
 from augury.jobs.states import RunState
 from augury.resources.documents import parse_entry
 
 router = APIRouter(tags=["runs"])
+Stream = Literal["service", "stdout", "stderr", "augury"]
 _LONGEST_KEY = 255
 _EXAMPLES = {
     "the job as it is": {"job": "score_half_year"},
@@ -28,6 +31,7 @@ _EXAMPLES = {
         "job": "score_day",
         "input": [{"uri": "s3://landing/2013-07-01.parquet"}],
     },
+    "a script with other arguments": {"job": "hello", "arguments": ["--name", "you"]},
 }
 
 
@@ -92,11 +96,45 @@ def show(engine: TheEngine, run: str) -> Response:
 
 
 @router.get("/runs/{run}/logs")
-def logs(engine: TheEngine, run: str, limit: Limit = 1000, after: int = 0) -> Response:
-    """What Augury did to a run, oldest first, behind line `after` (exclusive)."""
+def logs(
+    engine: TheEngine, run: str, limit: Limit = 1000, after: str = "", stream: Stream | None = None
+) -> Response:
+    """What Augury did to a run (`service`) and what its program said, in the order of time.
+
+    Each line has a `cursor`; give the last one as `after` to go on behind it.
+    """
     with engine.database.read() as connection:
-        found = read(connection, get_run(connection, run).id, after, limit + 1)
-    return page(found, limit, view, lambda line: line.id)
+        run_id = get_run(connection, run).id
+        cursor = parse_cursor(after)
+        found = log_lines.read(connection, run_id, cursor, limit + 1, stream=stream)
+    return page(found, limit, view, lambda line: line.cursor)
+
+
+@router.get("/runs/{run}/logs/live", response_class=StreamingResponse)
+async def live_logs(
+    engine: TheEngine,
+    run: str,
+    after: str = "",
+    stream: Stream | None = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The same lines as server-sent events, until the run is over.
+
+    An event's `id` is the line's cursor, so a client that connects again goes on where it was. The
+    last event is `end`, with the run's state.
+    """
+    cursor = parse_cursor(last_event_id or after)
+    found = await run_in_threadpool(_run_id, engine, run)
+    return StreamingResponse(
+        live_events(engine.database, found, cursor, stream),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+def _run_id(engine: Engine, run: str) -> str:
+    with engine.database.read() as connection:
+        return get_run(connection, run).id
 
 
 @router.get("/runs/{run}/manifest")

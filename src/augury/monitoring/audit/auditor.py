@@ -22,7 +22,12 @@ from augury.monitoring.audit.archive_checks import (
     archive_ranges,
     archived_until,
 )
-from augury.monitoring.audit.artifacts import ARTIFACT_CHECKS, artifact_pages
+from augury.monitoring.audit.artifacts import (
+    ARTIFACT_CHECKS,
+    JOB_ARTIFACT_CHECKS,
+    artifact_pages,
+    job_artifact_pages,
+)
 from augury.monitoring.audit.balance import Balance
 from augury.monitoring.audit.check import Check, Progress, Tally
 from augury.monitoring.audit.effect_checks import (
@@ -74,6 +79,7 @@ _OPEN = "OPEN"
 _DEEP_CHECKS: tuple[Check[Any], ...] = (
     *FILE_CHECKS,
     *ARTIFACT_CHECKS,
+    *JOB_ARTIFACT_CHECKS,
     STORE_CHECK,
     *OUTPUT_CHECKS,
     *UNCOMMITTED_CHECKS,
@@ -263,6 +269,8 @@ class _Audit:
         for done, page in enumerate(artifact_pages(self._database, self._settings), 1):
             self._tally.run(ARTIFACT_CHECKS, page, len(page.rows))
             self._on_progress("models", done, total)
+        for job_page in job_artifact_pages(self._database, self._settings):
+            self._tally.run(JOB_ARTIFACT_CHECKS, job_page, len(job_page.rows))
 
     def _outputs(self) -> None:
         total, done = self._count(runs), 0

@@ -83,7 +83,9 @@ def _look(database: Database, settings: Settings, run_id: str) -> Tally:
 
 
 def _checks(row: sa.Row[Any]) -> Sequence[Check[Output]]:
-    """What applies to a run in this state; a deleted run's output is its owner's."""
+    """What applies to a run in this state; a deleted run's and a script's output is its owner's."""
+    if row.kind == "script":
+        return ()
     if row.output_uri is None or row.time_started is None or row.state == RunState.DELETED:
         return ()
     if row.state == RunState.SUCCEEDED:

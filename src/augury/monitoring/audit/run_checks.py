@@ -13,8 +13,10 @@ from augury.monitoring.audit.run_pages import AuditedRun, RunPage, lifecycle_sta
 
 _PLAN = "plan"
 _SHARD = "shard"
+_SCRIPT = "script"
 _STATES = frozenset(RunState)
 _STARTED = frozenset({RunState.IN_PROGRESS, RunState.SUCCEEDED})
+_MAY_HAVE_SUCCEEDED = frozenset({RunState.SUCCEEDED, RunState.DELETED})
 _MOVING = frozenset({RunState.ACCEPTED, RunState.IN_PROGRESS, RunState.CANCELING})
 _WAITING = (WorkState.WAITING, WorkState.READY)
 _OPEN = (*_WAITING, WorkState.LEASED)
@@ -66,6 +68,8 @@ def _borne_out(row: sa.Row[Any]) -> Iterator[tuple[str, bool]]:
 def _commit(page: RunPage) -> Iterator[Finding]:
     for run in page.runs:
         row = run.row
+        if row.kind == _SCRIPT:
+            continue
         parts = (row.has_manifest, row.manifest_digest is not None, row.time_committed is not None)
         shown_parts = "manifest={}, manifest_digest={}, time_committed={}".format(*parts)
         if any(parts) and not all(parts):
@@ -86,13 +90,46 @@ def _may_be_committed(page: RunPage, row: sa.Row[Any]) -> bool:
 def _work(page: RunPage) -> Iterator[Finding]:
     for run in page.runs:
         shards = run.count(_SHARD)
-        if run.count(_PLAN) != 1:
+        if run.row.kind == _SCRIPT:
+            yield from _script_work(run)
+        elif run.count(_PLAN) != 1:
             yield Finding(run.subject, "one plan item", f"{run.count(_PLAN)}")
         elif shards != run.row.shards_total:
             yield Finding(run.subject, f"shards_total={run.row.shards_total}", f"{shards} shards")
         elif shards and not _numbered(run, shards):
             yield Finding(run.subject, f"shards 0 to {shards - 1}", "other numbers")
         yield from _done(run)
+
+
+def _script_work(run: AuditedRun) -> Iterator[Finding]:
+    items = {kind: run.count(kind) for kind in (_SCRIPT, _PLAN, _SHARD)}
+    if items != {_SCRIPT: 1, _PLAN: 0, _SHARD: 0}:
+        found = ", ".join(f"{number} {kind}" for kind, number in items.items())
+        yield Finding(run.subject, "one script item and nothing else", found)
+
+
+def _script(page: RunPage) -> Iterator[Finding]:
+    """How a script run ended, and what it says of its program, are one story."""
+    for run in page.runs:
+        row = run.row
+        if row.kind != _SCRIPT:
+            continue
+        done = run.count(_SCRIPT, WorkState.DONE)
+        found = f"exit_code={row.exit_code}, exit_signal={row.exit_signal}, "
+        found += f"time_committed={row.time_committed}, {done} work DONE"
+        ended_well = (row.exit_code, row.exit_signal, done) == (0, None, 1)
+        if row.state == RunState.SUCCEEDED and not (ended_well and row.time_committed):
+            yield Finding(run.subject, "SUCCEEDED with exit code 0 and its work done", found)
+        elif row.state not in _MAY_HAVE_SUCCEEDED and (done or row.time_committed):
+            yield Finding(run.subject, f"{row.state} without a success on record", found)
+
+
+def _log(page: RunPage) -> Iterator[Finding]:
+    """Lines of a program are numbered from 1 without a gap."""
+    for run in page.runs:
+        if run.log is not None and run.log != (1, run.log.last, run.log.last):
+            found = f"{run.log.total} lines, numbers {run.log.first} to {run.log.last}"
+            yield Finding(run.subject, "a log without a gap", found)
 
 
 def _numbered(run: AuditedRun, shards: int) -> bool:
@@ -122,7 +159,7 @@ def _stuck(page: RunPage) -> Iterator[Finding]:
         row = run.row
         if row.state not in _MOVING or row.has_manifest:
             continue
-        if run.count(_PLAN, *_OPEN) or run.count(_SHARD, *_OPEN):
+        if any(run.count(kind, *_OPEN) for kind in (_PLAN, _SHARD, _SCRIPT)):
             continue
         times = [summed.last_done_at for summed in run.work.values()]
         known = [at for at in (row.time_accepted, row.time_started, *times) if at is not None]
@@ -135,8 +172,8 @@ def _open_work(page: RunPage) -> Iterator[Finding]:
     for run in page.runs:
         if run.row.state not in TERMINAL:
             continue
-        waiting = run.count(_PLAN, *_WAITING) + run.count(_SHARD, *_WAITING)
-        leased = run.count(_PLAN, WorkState.LEASED) + run.count(_SHARD, WorkState.LEASED)
+        waiting = sum(run.count(kind, *_WAITING) for kind in (_PLAN, _SHARD, _SCRIPT))
+        leased = sum(run.count(kind, WorkState.LEASED) for kind in (_PLAN, _SHARD, _SCRIPT))
         if waiting or (leased and page.overdue(run.row.time_finished)):
             found = f"{waiting} items waiting, {leased} leased"
             yield Finding(run.subject, f"{run.row.state} without open work", found)
@@ -186,6 +223,18 @@ RUN_CHECKS: tuple[Check[RunPage], ...] = (
         "the sweeper runs (`augury doctor`); otherwise do not trust its output",
     ),
     Check(name="run_work", examine=_work, advice=_LOGS),
+    Check(
+        name="run_script",
+        examine=_script,
+        advice="the run's state and the end of its program contradict each other: do not trust "
+        "this run, read its log (`augury runs logs RUN`) and start it again",
+    ),
+    Check(
+        name="run_log",
+        examine=_log,
+        advice="lines of this run's program are gone or doubled: the ledger was changed, or is "
+        "damaged; do not rely on this log",
+    ),
     Check(
         name="run_stuck",
         examine=_stuck,

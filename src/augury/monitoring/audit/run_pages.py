@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -17,7 +17,7 @@ from augury.jobs.lifecycle import lifecycle_name
 from augury.jobs.states import TERMINAL, RunState
 from augury.monitoring.audit.arrived import arrived
 from augury.storage.database import Database
-from augury.storage.tables import archives, outcomes, runs, work
+from augury.storage.tables import archives, outcomes, run_output, runs, work
 
 _PAGE_ROWS = 200
 _PLAN = "plan"
@@ -42,6 +42,14 @@ class WorkSum:
     last_done_at: datetime | None
 
 
+class LogSum(NamedTuple):
+    """Smallest and largest number of a run's lines of output, and how many lines there are."""
+
+    first: int
+    last: int
+    total: int
+
+
 @dataclass(frozen=True)
 class AuditedRun:
     """One run with its evidence.
@@ -50,12 +58,14 @@ class AuditedRun:
         row: of `runs` without its large texts (`has_manifest` instead), with `outcome_*` of the
             outcome that it names.
         work: by (kind, state).
+        log: of the lines of its program; None if it said nothing.
         announced: the states whose lifecycle event is in the ledger, its dead letters or the
             outbox, as far as it was looked for.
     """
 
     row: sa.Row[Any]
     work: Mapping[tuple[str, str], WorkSum]
+    log: LogSum | None
     announced: frozenset[str]
 
     @property
@@ -134,12 +144,14 @@ def _audited(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Aud
         summed.setdefault(row.run_id, {})[row.kind, row.state] = WorkSum(
             row.number, row.first, row.last, row.results, row.last_done_at
         )
+    logs = {row.run_id: LogSum(*row[1:]) for row in connection.execute(_logs(run_ids))}
     wanted = {(OWN_SOURCE, event_id) for row in rows for event_id in _lifecycle(row).values()}
     found = {event_id for _, event_id in arrived(connection, wanted)}
     return [
         AuditedRun(
             row,
             summed.get(row.id, {}),
+            logs.get(row.id),
             frozenset(state for state, event_id in _lifecycle(row).items() if event_id in found),
         )
         for row in rows
@@ -174,4 +186,14 @@ def _work(run_ids: Sequence[str]) -> sa.Select[Any]:
         )
         .where(work.c.run_id.in_(run_ids))
         .group_by(work.c.run_id, work.c.kind, work.c.state)
+    )
+
+
+def _logs(run_ids: Sequence[str]) -> sa.Select[Any]:
+    first, last = run_output.c.first_number, run_output.c.last_number
+    total = sa.cast(sa.func.sum(last - first + 1), sa.BigInteger)
+    return (
+        sa.select(run_output.c.run_id, sa.func.min(first), sa.func.max(last), total)
+        .where(run_output.c.run_id.in_(run_ids))
+        .group_by(run_output.c.run_id)
     )
