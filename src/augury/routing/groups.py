@@ -81,7 +81,7 @@ def list_groups(
     limit: int = 100,
     before: str | None = None,
 ) -> list[Group]:
-    """Groups, newest first.
+    """Groups, newest first: by their first events, in the order of the stream.
 
     Args:
         connection: of the ledger's database.
@@ -93,7 +93,7 @@ def list_groups(
     Raises:
         NotFoundError: there is no group `before`.
     """
-    select = _groups().order_by(groups.c.created_at.desc(), groups.c.id.desc()).limit(limit)
+    select = _groups().order_by(groups.c.first_order.desc(), groups.c.id.desc()).limit(limit)
     if state is not None:
         select = select.where(groups.c.state == state)
     if rule is not None:
@@ -102,8 +102,9 @@ def list_groups(
         row = connection.execute(sa.select(groups).where(groups.c.id == before)).one_or_none()
         if row is None:
             raise NotFoundError(f"no group with id {before!r}", kind="group", name=before)
-        at = sa.literal(row.created_at, groups.c.created_at.type)
-        older = sa.tuple_(groups.c.created_at, groups.c.id) < sa.tuple_(at, sa.literal(row.id))
+        older = sa.tuple_(groups.c.first_order, groups.c.id) < sa.tuple_(
+            sa.literal(row.first_order), sa.literal(row.id)
+        )
         select = select.where(older)
     return [_group(row) for row in connection.execute(select)]
 
@@ -180,8 +181,9 @@ def _waits_for(state: OutcomeState, group: Group | None) -> str | None:
 def progress(group: Group) -> str:
     """How far an open group is, and when it closes, in words."""
     of = "" if group.expected is None else f" of {group.expected}"
+    noun = "event" if (group.expected or group.num_events) == 1 else "events"
     ends = "closes when complete" if group.due_at is None else f"closes {clock.iso(group.due_at)}"
-    return f"{group.num_events}{of} events so far, {ends}"
+    return f"{group.num_events}{of} {noun} so far, {ends}"
 
 
 def _groups() -> sa.Select[Any]:

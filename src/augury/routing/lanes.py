@@ -360,9 +360,7 @@ class _Lane:
             .where(_acted_for(group.id))
             .order_by(group_members.c.entry_order, group_members.c.position)
         ).all()
-        body: str = self._connection.execute(
-            sa.select(events.c.body).where(events.c.position == found[-1].position)
-        ).scalar_one()  # it stays as long as its outcome is open
+        body = found[-1].body or self._body(found[-1].position)
         return GroupView(
             id=group.id,
             rule=rule.name,
@@ -375,6 +373,12 @@ class _Lane:
             event=msgspec.json.decode(body),
             body=body,
         )
+
+    def _body(self, position: int) -> str:
+        """Of an event that is in the ledger, for its outcome is open."""
+        select = sa.select(events.c.body).where(events.c.position == position)
+        body: str = self._connection.execute(select).scalar_one()
+        return body
 
     # --- ends -------------------------------------------------------------------------------------
 

@@ -405,6 +405,7 @@ def _member_row(outcome: _Outcome) -> dict[str, Any]:
         "tag": storable(joins.tag),
         "is_marker": joins.is_marker,
         "expected": joins.expected,
+        "body": None if outcome.epoch == LIVE_EPOCH else intent.arrival.body,
     }
 
 

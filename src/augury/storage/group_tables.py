@@ -69,6 +69,7 @@ groups = sa.Table(
         sqlite_where=sa.text("slot_of IS NOT NULL"),
         postgresql_where=sa.text("slot_of IS NOT NULL"),
     ),
+    sa.Index(None, "first_order", "id"),
     sa.Index(None, "joined_into"),
     sa.Index(None, "rule_id", "state"),
 )
@@ -87,6 +88,7 @@ group_members = sa.Table(
     sa.Column("tag", sa.Text, nullable=True),
     sa.Column("is_marker", sa.Boolean, nullable=False),
     sa.Column("expected", sa.Integer, nullable=True),
+    sa.Column("body", sa.Text, nullable=True),  # of a replayed event, which may be in the archive
     sa.Column("group_id", Id, nullable=True),
     sa.Index(None, "group_id", "entry_order"),
     sa.Index(None, "position"),
