@@ -1,4 +1,4 @@
-"""`augury runs start|list|show|watch|logs|cancel|resume|delete`."""
+"""`augury runs start|list|show|watch|logs|cancel|resume|retry-rejected|delete`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ def add_to(app: typer.Typer) -> None:
     group.command(epilog=example("augury runs logs run_01JD3Z --follow"))(logs)
     group.command(epilog=example("augury runs cancel run_01JD3Z"))(cancel)
     group.command(epilog=example("augury runs resume run_01JD3Z --watch"))(resume)
+    group.command(
+        "retry-rejected",
+        epilog=example(
+            "augury runs retry-rejected run_01JD3Z --model m@4",
+            "augury runs retry-rejected run_01JD3Z --policy policy.yaml",
+        ),
+    )(retry_rejected)
     group.command(epilog=example("augury runs delete run_01JD3Z"))(delete)
     app.add_typer(group, name="runs")
 
@@ -281,6 +288,47 @@ def resume(
         flush()
         if watch_it:
             _follow(engine, found.id, as_json=as_json)
+
+
+def retry_rejected(
+    run: RunName,
+    *,
+    model: Annotated[
+        str | None, typer.Option(help="Another one: name@alias, name@4. Else the same version.")
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file with on_bad_row and expect instead of the run's.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Scores the rejected rows of a run again, in this process, after something was mended.
+
+    Commits a new generation of the output: new parts, and _manifest.N.json that names all of them.
+    No part is rewritten. If every row is rejected again nothing changes, and it exits with 1.
+    """
+    from augury.cli.scoring import read_policy, show_progress
+    from augury.errors import Fault, InvalidError
+    from augury.jobs.spec import RunOverrides
+    from augury.resources.documents import Entry, validated
+
+    fields = {**(read_policy(policy) or {}), **({} if model is None else {"model": model})}
+    faults: list[Fault] = []
+    overrides = validated(Entry(section="", name="", fields=fields), RunOverrides, faults)
+    if overrides is None:
+        raise InvalidError("cannot retry so", faults)
+    with open_engine() as engine, show_progress() as on_progress:
+        found = engine.retry_rejected(run, overrides, on_progress=on_progress)
+    if as_json:
+        _settled(found, as_json=True)
+        return
+    echo(f"{found.id}: generation {found.generation}, {found.rows_predicted:,} rows predicted, "
+         f"{found.rows_rejected:,} rejected")  # fmt: skip
+    echo(f"manifest {found.manifest_uri}")
 
 
 def delete(run: RunName, as_json: Json = False) -> None:

@@ -69,8 +69,8 @@ def score(
     """
     from augury.inference.local import score_local
 
-    wanted = _policy(policy)
-    with _progress() as on_progress:
+    wanted = read_policy(policy)
+    with show_progress() as on_progress:
         summary = score_local(
             model,
             inputs,
@@ -88,7 +88,12 @@ def score(
         _show(summary)
 
 
-def _policy(path: Path | None) -> Mapping[str, Any] | None:
+def read_policy(path: Path | None) -> Mapping[str, Any] | None:
+    """The fields of a policy file; None without one.
+
+    Raises:
+        InvalidError: it is not YAML.
+    """
     if path is None:
         return None
     from augury.resources.documents import parse_entry
@@ -97,7 +102,7 @@ def _policy(path: Path | None) -> Mapping[str, Any] | None:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress | None]:
+def show_progress() -> Iterator[Progress | None]:
     """A progress bar on stderr, if a person is there to see it."""
     if not sys.stderr.isatty():
         yield None

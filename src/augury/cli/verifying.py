@@ -75,7 +75,8 @@ def _show(found: Verification) -> None:
              f"violation{'s' * (many != 1)}")  # fmt: skip
         return
     rows = found.rows
-    echo(f"{found.output_uri} is what its manifest says: {found.num_parts} parts, "
+    generation = f"generation {found.generation}, " if found.generation > 1 else ""
+    echo(f"{found.output_uri} is what its manifest says: {generation}{found.num_parts} parts, "
          f"{found.size_bytes:,} bytes")  # fmt: skip
     echo(f"rows     {rows.rows_in:,} in = {rows.rows_predicted:,} predicted + "
          f"{rows.rows_rejected:,} rejected + {rows.rows_filtered:,} filtered")  # fmt: skip

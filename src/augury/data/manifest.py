@@ -9,7 +9,7 @@ Nothing here knows Arrow; the audit reads manifests without it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -117,13 +117,17 @@ class Manifest:
     """The complete account of a run's output.
 
     Attributes:
-        generation: 1 for a run's first commit.
+        generation: 1 for a run's first commit, one more for each retry of its rejected rows.
+            `model`, `pins` and `plan_digest` are those of the last one.
+        previous: SHA-256 of the manifest of the generation before; None for the first.
         complete: False if something was quarantined: its rows are in none of the counts.
         quarantined: what was left out because it could not be read, in the order of the plan.
         model: name, version, digest and flavor of the model that predicted.
         files: in the order of the plan.
         parts: in the order of the shards; read in this order, rows come as they were in the input.
         reject_parts: the same for the rows that were rejected; a shard without any has none.
+        superseded: reject parts of former generations: their rows are in `parts` or in
+            `reject_parts` by now.
         unknown_categories: per column, values that the model does not know (scored as missing) and
             in how many rows; at most `MAX_UNKNOWN` values a column, the rest under `OTHERS`.
         pins: what the bytes depend on (see `inference.plan.Pins`).
@@ -133,16 +137,23 @@ class Manifest:
     run_id: str
     job: str
     generation: int = 1
+    previous: str | None = None
     complete: bool = True
     model: Mapping[str, Any]
     rows: Rows
     files: tuple[FileRows, ...]
     parts: tuple[Part, ...]
     reject_parts: tuple[Part, ...] = ()
+    superseded: tuple[Part, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     unknown_categories: UnknownCategories = field(default_factory=dict)
     pins: Mapping[str, Any]
     plan_digest: str
+
+    @property
+    def objects(self) -> tuple[Part, ...]:
+        """Every object that it accounts for: parts, reject parts, and what those superseded."""
+        return (*self.parts, *self.reject_parts, *self.superseded)
 
     @property
     def content_digest(self) -> str:
@@ -195,6 +206,25 @@ class Manifest:
                 found=manifest.content_digest,
             )
         return manifest
+
+
+def manifest_key(generation: int) -> str:
+    """Where the manifest of a generation lies: no manifest is ever overwritten."""
+    return MANIFEST_KEY if generation == 1 else f"_manifest.{generation}.json"
+
+
+def chain_faults(before: Manifest, after: Manifest) -> Iterator[tuple[str, str]]:
+    """(expected, found) for each way in which a generation does not follow from the one before."""
+    if after.generation != before.generation + 1:
+        yield f"generation {before.generation + 1}", str(after.generation)
+    if after.previous != before.digest:
+        yield f"previous={before.digest}, the manifest before", f"previous={after.previous}"
+    if after.parts[: len(before.parts)] != before.parts:
+        yield "all parts of the generation before, first", "others"
+    if after.superseded != (*before.superseded, *before.reject_parts):
+        yield "the reject parts of the generations before as superseded", "others"
+    if [(f.uri, f.rows_in) for f in after.files] != [(f.uri, f.rows_in) for f in before.files]:
+        yield "the same input files and rows", "others"
 
 
 def looks_like_data(key: str) -> bool:

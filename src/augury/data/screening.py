@@ -34,7 +34,22 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+#: columns by which a rejected row says which one it is
+ORIGIN = REJECT_COLUMNS[:2]
+
 type _Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectedRows:
+    """Rows with a reject part's columns, in the order of the input.
+
+    Attributes:
+        positions: of each in the file that was read.
+    """
+
+    batch: pa.RecordBatch
+    positions: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +64,7 @@ class Sifted:
 
     batch: pa.RecordBatch
     rows: Sequence[int] | NDArray[np.int64]
-    rejected: pa.RecordBatch | None
+    rejected: RejectedRows | None
 
 
 @dataclass(frozen=True)
@@ -75,9 +90,11 @@ class Screen:
     Args:
         policy: of its plan.
         schema: of its reject parts; None if no row can be rejected.
+        again: True if what is read are reject parts: each row says itself which one it is.
     """
 
-    def __init__(self, policy: RowPolicy, schema: pa.Schema | None) -> None:
+    def __init__(self, policy: RowPolicy, schema: pa.Schema | None, *, again: bool = False) -> None:
+        self._again = again
         self._policy = policy
         self._schema = schema
 
@@ -108,6 +125,9 @@ class Screen:
         index = int(first.bad.argmax())
         name, row = first.column.name, decoded.first_row + index
         value = decoded.batch.column(name)[index].as_py()
+        if self._again:
+            uri = decoded.batch.column("_file")[index].as_py()
+            row = decoded.batch.column("_row")[index].as_py()
         raise BadRowError(
             f"row {row} of {uri}, column {name!r}: {first.column.expected(first.reason)}, found "
             f"{value!r:.80}; correct the data, or let the job reject such rows "
@@ -142,7 +162,7 @@ class Screen:
             rejected=self._rejected(decoded.batch, bad, bad + decoded.first_row, uri, said),
         )
 
-    def failed(self, sifted: Sifted, failures: dict[int, str], uri: str) -> pa.RecordBatch:
+    def failed(self, sifted: Sifted, failures: dict[int, str], uri: str) -> RejectedRows:
         """The rows on which the model failed.
 
         Args:
@@ -169,26 +189,35 @@ class Screen:
         rows: NDArray[Any],
         uri: str,
         said: Sequence[pa.Array],
-    ) -> pa.RecordBatch:
+    ) -> RejectedRows:
         import numpy as np
         import pyarrow as pa
 
         assert self._schema is not None  # rows are rejected only where the plan says how
         values = _taken(batch, indices)
         originals = carried(values, list(self._schema)[len(REJECT_COLUMNS) :])
+        positions = rows.astype(np.int64)
         files = texts([uri]).take(from_numpy(np.zeros(len(indices), np.int32)))
-        columns = [files, from_numpy(rows.astype(np.int64)), *said, *originals]
-        return pa.record_batch(columns, schema=self._schema)
+        numbers = from_numpy(positions)
+        if self._again:
+            files, numbers = carried(values, list(self._schema)[:2])
+        columns = [files, numbers, *said, *originals]
+        batch = pa.record_batch(columns, schema=self._schema)
+        return RejectedRows(batch=batch, positions=positions)
 
 
-def in_order(first: pa.RecordBatch | None, second: pa.RecordBatch | None) -> pa.RecordBatch | None:
+def in_order(first: RejectedRows | None, second: RejectedRows) -> RejectedRows:
     """Rejected rows of one batch, found in two ways, in the order of the file."""
+    import numpy as np
     import pyarrow as pa
 
-    if first is None or second is None:
-        return first if second is None else second
-    both = pa.Table.from_batches([first, second]).sort_by("_row").combine_chunks()
-    return both.to_batches()[0]
+    if first is None:
+        return second
+    positions = np.concatenate([first.positions, second.positions])
+    order = positions.argsort(kind="stable")
+    both = pa.Table.from_batches([first.batch, second.batch]).combine_chunks()
+    batch = both.take(from_numpy(order)).combine_chunks().to_batches()[0]
+    return RejectedRows(batch=batch, positions=positions[order])
 
 
 def named_rows(rejected: pa.RecordBatch, most: int) -> list[RejectedRow]:

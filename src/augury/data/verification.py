@@ -8,8 +8,9 @@ counted by the parts' footers, and law 2 is added up again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from augury.data.manifest import (
@@ -17,7 +18,9 @@ from augury.data.manifest import (
     Manifest,
     Part,
     Rows,
+    chain_faults,
     looks_like_data,
+    manifest_key,
 )
 from augury.errors import CorruptError, NotFoundError
 
@@ -66,6 +69,7 @@ class Verification:
     """What was found.
 
     Attributes:
+        generation: of the last manifest, which is the one that counts; 0 without one.
         complete: False if the result is partial, by its own account; None without a manifest.
         rows: by the manifest.
         num_parts: read, reject parts among them.
@@ -73,6 +77,7 @@ class Verification:
     """
 
     output_uri: str
+    generation: int
     ok: bool
     complete: bool | None
     rows: Rows
@@ -112,20 +117,23 @@ def verify_output(
     if not objects:
         raise NotFoundError(f"expected an output at {store.url}, found nothing", uri=store.url)
     try:
-        manifest = Manifest.from_bytes(store.read(MANIFEST_KEY))
+        generations = read_generations(store, objects)
     except NotFoundError:
         found = "none: this is no output, or its run has not finished"
         return _without_manifest(store, found)
     except CorruptError as error:
         return _without_manifest(store, error.message)
+    manifest = generations[-1]
     violations = [
+        *_chain_faults(generations),
         *_law_faults(manifest),
         *_part_faults(store, manifest, objects, on_progress),
         *_strays(manifest, objects),
     ]
-    parts = _parts(manifest)
+    parts = manifest.objects
     return Verification(
         output_uri=store.url,
+        generation=manifest.generation,
         ok=not violations,
         complete=manifest.complete,
         rows=manifest.rows,
@@ -142,6 +150,7 @@ def _without_manifest(store: ObjectStore, found: str) -> Verification:
     )
     return Verification(
         output_uri=store.url,
+        generation=0,
         ok=False,
         complete=None,
         rows=Rows(),
@@ -151,8 +160,31 @@ def _without_manifest(store: ObjectStore, found: str) -> Verification:
     )
 
 
-def _parts(manifest: Manifest) -> tuple[Part, ...]:
-    return (*manifest.parts, *manifest.reject_parts)
+def read_generations(store: ObjectStore, keys: Container[str]) -> list[Manifest]:
+    """The manifests of all generations, in order.
+
+    Args:
+        store: rooted at the output's folder.
+        keys: what lies there.
+
+    Raises:
+        NotFoundError: there is not even the first.
+        CorruptError: one of them is no manifest; names it.
+    """
+    found: list[Manifest] = []
+    while not found or manifest_key(len(found) + 1) in keys:
+        key = manifest_key(len(found) + 1)
+        try:
+            found.append(Manifest.from_bytes(store.read(key)))
+        except CorruptError as error:
+            raise CorruptError(f"{key}: {error.message}", uri=store.uri(key)) from error
+    return found
+
+
+def _chain_faults(generations: Sequence[Manifest]) -> Iterator[OutputViolation]:
+    for before, after in pairwise(generations):
+        for expected, found in chain_faults(before, after):
+            yield _differs("generation", manifest_key(after.generation), expected, found)
 
 
 # --- the manifest's own account -------------------------------------------------------------------
@@ -197,7 +229,7 @@ def _part_faults(
     objects: Mapping[str, ObjectInfo],
     on_progress: Progress,
 ) -> Iterator[OutputViolation]:
-    parts = _parts(manifest)
+    parts = manifest.objects
     counter = _Counter(sum(part.size_bytes for part in parts), on_progress)
     for part in parts:
         found = _found(store, part, objects, counter)
@@ -225,7 +257,7 @@ def _found(
 
 
 def _strays(manifest: Manifest, objects: Mapping[str, ObjectInfo]) -> Iterator[OutputViolation]:
-    named = {part.key for part in _parts(manifest)}
+    named = {part.key for part in manifest.objects}
     for key in sorted(objects):
         if looks_like_data(key) and key not in named:
             expected = "in the manifest, or not there"

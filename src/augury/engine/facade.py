@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -234,6 +234,26 @@ class Engine(Parts):
             lambda connection: resume(self.database, connection, run)
         )
         self.after_commit(dict(ready))
+        return found
+
+    def retry_rejected(
+        self,
+        run: str,
+        overrides: RunOverrides | None = None,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Run:
+        """Scores a run's rejected rows again, in this process; several transactions.
+
+        Raises:
+            AuguryError: see `inference.retry.retry_rejected`.
+        """
+        from augury.inference.retry import retry_rejected
+
+        found = retry_rejected(
+            self.database, run, self.settings, overrides=overrides, on_progress=on_progress
+        )
+        self.after_commit()
         return found
 
     def delete_run(self, run: str) -> Run:

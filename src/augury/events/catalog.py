@@ -31,6 +31,7 @@ class EventType(StrEnum):
     RUN_SUCCEEDED = "augury.run.succeeded"  #: and output_uri, manifest_uri, manifest_digest
     RUN_FAILED = "augury.run.failed"  #: as accepted, and reason (an error's code), details
     RUN_RESUMED = "augury.run.resumed"  #: as accepted, and num_resumes
+    RUN_RETRIED = "augury.run.retried"  #: as succeeded, and generation: rejects were scored again
     RUN_CANCELED = "augury.run.canceled"  #: as accepted
     RUN_NEEDS_ATTENTION = "augury.run.needs_attention"  #: as accepted, and reason, details
     RUN_DELETED = "augury.run.deleted"  #: as accepted

@@ -8,7 +8,9 @@ quarantined; a run that lost or doubled a row cannot be committed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -46,12 +48,7 @@ def build_manifest(
     return Manifest(
         run_id=run_id,
         job=job,
-        model={
-            "name": plan.model.name,
-            "version": plan.model.version,
-            "digest": plan.model.digest,
-            "flavor": plan.model.flavor,
-        },
+        model=_model(plan),
         rows=rows,
         files=files,
         parts=parts,
@@ -75,6 +72,81 @@ def _check_shards(plan: Plan, ordered: Sequence[ShardResult]) -> None:
             expected=plan.num_shards,
             found=len(found),
         )
+
+
+def next_generation(before: Manifest, plan: Plan, results: Sequence[ShardResult]) -> Manifest:
+    """The manifest after the rejected rows of a generation were scored again. Pure.
+
+    Args:
+        before: the manifest of the generation before.
+        plan: of the retry; its files are the reject parts of `before`.
+        results: of all its shards.
+
+    Raises:
+        ConservationError: a shard is missing, or the rows do not add up.
+    """
+    ordered = sorted(results, key=lambda result: result.seq)
+    _check_shards(plan, ordered)
+    parts = [result.part for result in ordered if result.part is not None]
+    rejects = tuple(result.reject_part for result in ordered if result.reject_part is not None)
+    files = _after_retry(before, ordered)
+    rows = total_rows([file.rows for file in files])
+    all_parts = (*before.parts, *parts)
+    _check_generation(before, rows, all_parts, rejects)
+    return replace(
+        before,
+        generation=plan.generation,
+        previous=before.digest,
+        model=_model(plan),
+        rows=rows,
+        files=files,
+        parts=all_parts,
+        reject_parts=rejects,
+        superseded=(*before.superseded, *before.reject_parts),
+        unknown_categories=merged(
+            [before.unknown_categories, *(result.unknown_categories for result in ordered)]
+        ),
+        pins=msgspec.to_builtins(plan.pins),
+        plan_digest=plan.digest,
+    )
+
+
+def _after_retry(before: Manifest, results: Sequence[ShardResult]) -> tuple[FileRows, ...]:
+    left: Counter[str] = Counter()
+    for result in results:
+        left.update(result.rejected_by_file)
+    return tuple(
+        replace(
+            file,
+            rows_rejected=left[file.uri],
+            rows_predicted=file.rows_predicted + file.rows_rejected - left[file.uri],
+        )
+        for file in before.files
+    )
+
+
+def _check_generation(
+    before: Manifest, rows: Rows, parts: Sequence[Part], rejects: Sequence[Part]
+) -> None:
+    written = sum(part.num_rows for part in parts)
+    set_aside = sum(part.num_rows for part in rejects)
+    in_parts = (written, set_aside) == (rows.rows_predicted, rows.rows_rejected)
+    if rows.rows_in != before.rows.rows_in or not rows.balanced or not in_parts:
+        raise ConservationError(
+            f"expected {before.rows} less what is predicted now; the files give {rows}, the parts "
+            f"hold {written} predicted and {set_aside} rejected",
+            expected=before.rows.rows_in,
+            found=rows.rows_in,
+        )
+
+
+def _model(plan: Plan) -> Mapping[str, Any]:
+    return {
+        "name": plan.model.name,
+        "version": plan.model.version,
+        "digest": plan.model.digest,
+        "flavor": plan.model.flavor,
+    }
 
 
 def check_budget(plan: Plan, results: Sequence[ShardResult]) -> None:

@@ -12,12 +12,9 @@ computes with several threads.
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,21 +25,20 @@ from pydantic import ValidationError
 from augury import clock
 from augury.data.manifest import MANIFEST_KEY, Manifest
 from augury.errors import ConflictError, CorruptError, Fault, InvalidError
-from augury.inference.commit import build_manifest, check_budget
-from augury.inference.plan import Plan, PlannedModel, ShardResult, ShardSpec
+from augury.inference.commit import build_manifest
+from augury.inference.crew import Crew, Progress, share_cpus
+from augury.inference.plan import Plan, PlannedModel, ShardSpec
 from augury.inference.planning import plan_run
-from augury.inference.score import score_shard
 from augury.jobs.spec import JobSpec
 from augury.models import backends
 from augury.storage.files import file_digest
 from augury.storage.objects import ObjectStore, open_store
 
 if TYPE_CHECKING:
-    from augury.models.port import Flavor, Model
+    from augury.models.port import Flavor
     from augury.models.signature import Signature
     from augury.settings import Settings
 
-Progress = Callable[[int, int], None]
 #: what `policy` may say
 POLICY_FIELDS = ("on_bad_row", "expect", "max_rejected", "on_corrupt_file")
 
@@ -119,7 +115,7 @@ def score_local(
     plan, shards = plan_run(spec, planned, settings, check=_go_on, verdict=verdict)
     store = open_store(spec.output.rstrip("/") + "/", settings)
     _refuse_foreign(store, plan, shards)
-    threads, side_by_side = _threads(settings, len(shards))
+    threads, side_by_side = share_cpus(settings, len(shards))
     loaded = backends.load(
         planned.flavor,
         Path(model),
@@ -127,7 +123,7 @@ def score_local(
         backend=plan.pins.backend,
         num_threads=threads,
     )
-    crew = _Crew(plan, loaded, store, settings, num_threads=threads, on_progress=on_progress)
+    crew = Crew(plan, loaded, store, settings, num_threads=threads, on_progress=on_progress)
     with _removed_on_error(store, shards):
         results = crew.score(shards, side_by_side)
         manifest = build_manifest(plan, run_id="local", job="local", results=results)
@@ -291,97 +287,6 @@ def _removed_on_error(store: ObjectStore, shards: Sequence[ShardSpec]) -> Iterat
 def _keys(shards: Sequence[ShardSpec]) -> list[str]:
     """Every key that scoring these shards may write."""
     return [key for shard in shards for key in (shard.part_key, shard.reject_key)]
-
-
-# --- shards side by side --------------------------------------------------------------------------
-
-
-def _threads(settings: Settings, num_shards: int) -> tuple[int, int]:
-    """(threads a model computes with, shards at once): never more than there are CPUs."""
-    cpus = settings.worker_cpus or _cpus()
-    side_by_side = min(cpus, num_shards)
-    return max(1, cpus // side_by_side), side_by_side
-
-
-def _cpus() -> int:
-    """CPUs that this process may use (not all systems can tell)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class _StoppedError(Exception):
-    """Another shard failed, or the user has had enough."""
-
-
-class _Crew:
-    """Scores the shards of one plan in a few threads."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        model: Model,
-        output: ObjectStore,
-        settings: Settings,
-        *,
-        num_threads: int,
-        on_progress: Progress | None,
-    ) -> None:
-        self._plan = plan
-        self._model = model
-        self._output = output
-        self._settings = settings
-        self._num_threads = num_threads
-        self._on_progress = on_progress
-        self._lock = threading.Lock()
-        self._done = 0
-        self._results: list[ShardResult] = []
-        self._stop = threading.Event()
-
-    def score(self, shards: Sequence[ShardSpec], side_by_side: int) -> list[ShardResult]:
-        """Scores all; the first error of any ends the others and is raised."""
-        self._advance(0)
-        pool = ThreadPoolExecutor(side_by_side, thread_name_prefix="augury-shard")
-        try:
-            futures = [pool.submit(self._score, shard) for shard in shards]
-            wait(futures, return_when=FIRST_EXCEPTION)
-            return _results(futures)
-        finally:
-            self._stop.set()
-            pool.shutdown(cancel_futures=True)
-
-    def _score(self, shard: ShardSpec) -> ShardResult:
-        result = score_shard(
-            self._plan,
-            shard,
-            self._model,
-            self._output,
-            self._settings,
-            num_threads=self._num_threads,
-            on_progress=self._advance,
-            check=self._check,
-        )
-        with self._lock:
-            self._results.append(result)
-            check_budget(self._plan, self._results)
-        return result
-
-    def _check(self) -> None:
-        if self._stop.is_set():
-            raise _StoppedError
-
-    def _advance(self, num_rows: int) -> None:
-        with self._lock:
-            self._done += num_rows
-            if self._on_progress is not None:
-                self._on_progress(self._done, self._plan.rows_in)
-
-
-def _results(futures: Sequence[Future[ShardResult]]) -> list[ShardResult]:
-    for future in futures:
-        if future.done():
-            future.result()  # raises the error that ended the wait
-    return [future.result() for future in futures]
 
 
 def _go_on() -> None:

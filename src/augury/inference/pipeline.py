@@ -30,7 +30,7 @@ from augury.data.batches import (
     read_batches,
 )
 from augury.data.policy import OnBadRow
-from augury.data.screening import Screen, Sifted, in_order
+from augury.data.screening import ORIGIN, RejectedRows, Screen, Sifted, in_order
 from augury.data.unknown import UnknownCounter
 from augury.errors import AuguryError, ContractError, InvalidError, LimitError
 from augury.inference.channel import Channel, LeftError
@@ -83,7 +83,7 @@ class _Filled:
 class _Scored:
     predictions: NDArray[Any]
     carried: list[pa.Array]
-    rejected: pa.RecordBatch | None
+    rejected: RejectedRows | None
 
 
 class Pipeline:
@@ -212,11 +212,12 @@ class Pipeline:
     def _read(self, max_rows: int, free: Iterator[NDArray[Any]]) -> Iterator[_Filled]:
         """All rows in order, in matrices taken from `free`."""
         fields = list(self._schema)[: len(self._plan.columns)]
+        origin = ORIGIN if self._plan.generation > 1 else ()
         for number, file in enumerate(self._files):
             for decoded in read_batches(
                 file,
                 self._signature,
-                self._plan.columns,
+                (*self._plan.columns, *origin),
                 max_rows=max_rows,
                 settings=self._settings,
             ):
@@ -262,15 +263,15 @@ class Pipeline:
             rejected = self._rejected(filled, failures, rejected)
             columns = _without(columns, failures, filled.num_rows)
         if rejected is not None:
-            self.rows_rejected[filled.file] += rejected.num_rows
-            self.rejects.add(rejected)
-            self._on_progress(rejected.num_rows - len(failures))
+            self.rows_rejected[filled.file] += rejected.batch.num_rows
+            self.rejects.add(rejected.batch)
+            self._on_progress(rejected.batch.num_rows - len(failures))
         self.rows_predicted[filled.file] += len(predictions)
         return _Scored(predictions=predictions, carried=columns, rejected=rejected)
 
     def _rejected(
-        self, filled: _Filled, failures: dict[int, str], before: pa.RecordBatch | None
-    ) -> pa.RecordBatch | None:
+        self, filled: _Filled, failures: dict[int, str], before: RejectedRows | None
+    ) -> RejectedRows:
         assert filled.sifted is not None and self._screen is not None
         uri = self._files[filled.file].uri
         return in_order(before, self._screen.failed(filled.sifted, failures, uri))
@@ -365,7 +366,7 @@ class Pipeline:
 
     def _write(self, writer: output.PartWriter, reject_part: RejectPart, scored: _Scored) -> None:
         if scored.rejected is not None:
-            reject_part.write(scored.rejected)
+            reject_part.write(scored.rejected.batch)
         fields = list(self._schema)[len(self._plan.columns) :]
         columns = output.prediction_columns(scored.predictions, self._signature, fields)
         writer.write([*scored.carried, *columns])
@@ -375,8 +376,8 @@ def _screen(plan: Plan) -> Screen | None:
     """None if the job expects nothing and rejects nothing: then no row is looked at."""
     if not plan.rows.columns and not plan.rows.rejects:
         return None
-    schema = plan.rows.reject_schema
-    return Screen(plan.rows, output.decode_schema(schema) if schema else None)
+    schema = output.decode_schema(plan.rows.reject_schema) if plan.rows.reject_schema else None
+    return Screen(plan.rows, schema, again=plan.generation > 1)
 
 
 def _without(

@@ -82,10 +82,15 @@ class ShardRange:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSpec:
-    """The unit of scheduling, retry and commit: row groups in the order of the input."""
+    """The unit of scheduling, retry and commit: row groups in the order of the input.
+
+    Attributes:
+        label: in the names of its parts; empty in a run, unique for each retry of rejected rows.
+    """
 
     seq: int
     ranges: tuple[ShardRange, ...]
+    label: str = ""
 
     @property
     def num_rows(self) -> int:
@@ -98,7 +103,7 @@ class ShardSpec:
 
         Keys sort as `seq` does up to 100,000 shards; the manifest's order holds for any number.
         """
-        return f"part-{self.seq:05}.parquet"
+        return f"part-{self.label}{self.seq:05}.parquet"
 
     @property
     def reject_key(self) -> str:
@@ -244,6 +249,8 @@ class Plan:
         rows: what makes a row bad, and what becomes of it.
         on_corrupt_file: what becomes of one that cannot be read.
         quarantined: files whose footers could not be read; they are not among `files`.
+        generation: over 1, the files are reject parts: their rows say themselves which rows of
+            which input they are.
     """
 
     mode: Mode
@@ -259,6 +266,7 @@ class Plan:
     rows: RowPolicy = field(default_factory=RowPolicy)
     on_corrupt_file: OnCorruptFile = OnCorruptFile.FAIL
     quarantined: tuple[Quarantined, ...] = ()
+    generation: int = 1
 
     def to_json(self) -> str:
         """Canonical text: the same plan gives the same text everywhere."""
@@ -319,6 +327,7 @@ class ShardResult:
         files: this shard's share of each of its files, in order.
         part: the object it wrote.
         reject_part: the object that holds its rejected rows; None if there are none.
+        rejected_by_file: rejected rows by the input that they come from.
         first_rejects: some of them, for messages.
         quarantined: its row groups that could not be read; their rows are in none of the counts.
         unknown_categories: as in the manifest.
@@ -333,6 +342,7 @@ class ShardResult:
     files: tuple[FileRows, ...]
     part: Part | None
     reject_part: Part | None = None
+    rejected_by_file: Mapping[str, int] = field(default_factory=dict)
     first_rejects: tuple[RejectedRow, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     unknown_categories: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

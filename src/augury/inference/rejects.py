@@ -11,6 +11,7 @@ the first rejected row, so a shard that rejects none has none.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -78,6 +79,7 @@ class RejectCount:
         self._policy = policy
         self.num_rows = 0
         self.first: list[RejectedRow] = []
+        self.by_file: Counter[str] = Counter()
 
     def add(self, rejected: pa.RecordBatch) -> None:
         """Counts some.
@@ -86,6 +88,8 @@ class RejectCount:
             RejectLimitError: this shard alone rejects more than the whole run may.
         """
         self.num_rows += rejected.num_rows
+        for pair in rejected.column("_file").value_counts():
+            self.by_file[pair["values"].as_py()] += pair["counts"].as_py()
         self.first += screening.named_rows(rejected, FIRST_REJECTS - len(self.first))
         allowed = self._policy.max_rejected
         if allowed is not None and self.num_rows > allowed:

@@ -158,6 +158,7 @@ class _Attempt:
             files=files,
             part=part,
             reject_part=reject_part,
+            rejected_by_file=dict(pipeline.rejects.by_file),
             first_rejects=tuple(pipeline.rejects.first),
             unknown_categories=pipeline.unknown_categories,
         )

@@ -9,8 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from augury import clock
+from augury.bus.outbox import emit
+from augury.jobs import logs
+from augury.jobs.lifecycle import SHORT_COLUMNS, retried_event
 from augury.jobs.states import RunState, WorkState
 from augury.jobs.work import SHARD
+from augury.storage.database import Database
 from augury.storage.tables import runs, work
 
 
@@ -70,3 +74,50 @@ def results(connection: sa.Connection, run_id: str) -> list[Mapping[str, Any]]:
         work.c.run_id == run_id, work.c.kind == SHARD, work.c.state == WorkState.DONE
     )
     return list(connection.scalars(select.order_by(work.c.seq)))
+
+
+def commit_generation(
+    database: Database,
+    connection: sa.Connection,
+    run_id: str,
+    commitment: Commitment,
+    generation: int,
+) -> bool:
+    """Decides the commit of a later generation of a run's result; its event comes with it.
+
+    Args:
+        database: for the dialect.
+        connection: the transaction.
+        run_id: of a run that has succeeded.
+        commitment: the whole result as it is now.
+        generation: the new one, from 2.
+
+    Returns:
+        False if the run has not succeeded (any more), or is not of the generation before: somebody
+        else was faster.
+    """
+    changed = connection.execute(
+        sa.update(runs)
+        .where(
+            runs.c.id == run_id,
+            runs.c.state == RunState.SUCCEEDED,
+            runs.c.generation == generation - 1,
+        )
+        .values(
+            manifest=commitment.manifest,
+            manifest_digest=commitment.digest,
+            generation=generation,
+            rows_predicted=commitment.rows_predicted,
+            rows_rejected=commitment.rows_rejected,
+        )
+        .returning(*SHORT_COLUMNS)
+    ).one_or_none()
+    if changed is None:
+        return False
+    emit(database, connection, [retried_event(changed)])
+    text = (
+        f"Rejected rows were scored again: generation {generation} has "
+        f"{changed.rows_predicted} rows predicted, {changed.rows_rejected} rejected."
+    )
+    logs.append(connection, run_id, "info", text)
+    return True

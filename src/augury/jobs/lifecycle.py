@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from augury import clock
 from augury.bus.outbox import emit
+from augury.data.manifest import MANIFEST_KEY, manifest_key
 from augury.events.catalog import OWN_SOURCE, EventType
 from augury.events.envelope import Event, new_event
 from augury.jobs import logs
@@ -22,7 +23,6 @@ from augury.jobs.states import TERMINAL, TRANSITIONS, RunState, WorkState
 from augury.storage.database import Database, UtcDateTime
 from augury.storage.tables import runs, work
 
-MANIFEST_KEY = "_manifest.json"
 PROGRESS_PERCENTS = (25, 50, 75)
 # what the events of a run that goes on tell
 EVENT_COLUMNS = (
@@ -199,6 +199,18 @@ def progress_event(row: Any, percent: int) -> Event:
     """Says that a run has passed `percent` of its rows."""
     data = {**_event_data(row), "percent": percent}
     return _event(row, EventType.RUN_PROGRESSED, data, f"PROGRESSED:{percent}")
+
+
+def retried_event(row: Any) -> Event:
+    """Says that a run's rejected rows were scored again, and what its result is now."""
+    data = {
+        **_event_data(row),
+        "generation": row.generation,
+        "output_uri": row.output_uri,
+        "manifest_uri": f"{row.output_uri}{manifest_key(row.generation)}",
+        "manifest_digest": row.manifest_digest,
+    }
+    return _event(row, EventType.RUN_RETRIED, data, f"RETRIED:{row.generation}")
 
 
 def _event(row: Any, event_type: str, data: dict[str, Any], what: str) -> Event:

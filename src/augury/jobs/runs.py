@@ -14,8 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from augury import clock
+from augury.data.manifest import manifest_key
 from augury.errors import ConflictError, NotFoundError
-from augury.jobs import lifecycle
 from augury.jobs.acceptance import (
     RunDraft,
     accept_once,
@@ -61,13 +61,14 @@ class Run:
         priority: smaller is sooner; see `states.Priority`.
         host: the worker that holds a run of mode `batch` or `mini_batch`, while it does.
         plan: the pins as canonical JSON, once planned.
-        manifest: the committed manifest's text; set once, by the commit.
+        manifest: the committed manifest's text; set by the commit of each generation.
         num_quarantined: damaged files and row groups that its result was committed without.
         rows_done: rows read so far, those of unfinished shards among them.
         progress_announced: the last percentage that `augury.run.progressed` told.
         cleaning_at: when removing its parts began.
         time_resumed: when it was resumed last.
         num_resumes: how often it was resumed.
+        generation: of its manifest: 1, and one more for each retry of its rejected rows.
         shards_isolated: given up because they keep killing or outlasting their workers; the others
             are finished before the run fails.
         cleaned_at: when the leftovers of a run without result were removed.
@@ -115,6 +116,7 @@ class Run:
     cleaned_at: datetime | None
     time_resumed: datetime | None
     num_resumes: int
+    generation: int
     shards_isolated: int
     attempt: int
     exit_code: int | None
@@ -144,7 +146,9 @@ class Run:
     @property
     def manifest_uri(self) -> str | None:
         """Where the manifest lies once the run has succeeded."""
-        return f"{self.output_uri}{lifecycle.MANIFEST_KEY}" if self.manifest is not None else None
+        if self.manifest is None:
+            return None
+        return f"{self.output_uri}{manifest_key(self.generation)}"
 
 
 def run_of(row: Any) -> Run:

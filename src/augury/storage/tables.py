@@ -338,7 +338,7 @@ runs = sa.Table(
     sa.Column("host", _Name, nullable=True),  # mode batch: the one worker that holds the run
     sa.Column("plan", sa.Text, nullable=True),  # the pins, as canonical JSON; shards are in work
     sa.Column("output_uri", sa.Text, nullable=True),
-    sa.Column("manifest", sa.Text, nullable=True),  # set once, by the commit's transaction
+    sa.Column("manifest", sa.Text, nullable=True),  # of the last generation; set by its commit
     sa.Column("manifest_digest", sa.String(64), nullable=True),
     _count("rows_in"),
     _count("rows_predicted"),
@@ -352,6 +352,7 @@ runs = sa.Table(
     _at("cleaning_at", nullable=True),  # when removing its parts began: it cannot be resumed then
     _at("cleaned_at", nullable=True),  # when what a run without result left was removed
     _at("time_resumed", nullable=True),
+    sa.Column("generation", sa.Integer, nullable=False, server_default="1"),  # of the manifest
     sa.Column("num_resumes", sa.Integer, nullable=False, server_default="0"),
     _count("shards_isolated"),  # given up because they keep killing or outlasting their workers
     # of a script run; what the last attempt gave

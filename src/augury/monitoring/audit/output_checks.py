@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import pairwise
 
-from augury.data.manifest import MANIFEST_KEY, Rows
+from augury.data.manifest import MANIFEST_KEY, Rows, chain_faults
 from augury.errors import AuguryError, CorruptError
 from augury.ids import digest
 from augury.monitoring.audit.check import Check, Finding, differences, shown
@@ -33,24 +34,29 @@ def _text(output: Output) -> Iterator[Finding]:
         {
             "manifest_digest": digest(row.manifest.encode()),
             "run_id": said.run_id,
-            "plan_digest": said.plan_digest,
+            "generation": said.generation,
         },
         {
             "manifest_digest": row.manifest_digest,
             "run_id": row.id,
-            "plan_digest": digest((row.plan or "").encode()),
+            "generation": row.generation,
         },
     )
     if found:
         yield Finding(output.subject, f"what its manifest says: {expected}", found)
+    plan = digest((row.plan or "").encode())
+    if output.first is not None and output.first.plan_digest != plan:
+        expected = f"plan_digest={output.first.plan_digest} as its first manifest says"
+        yield Finding(output.subject, expected, plan)
 
 
 def _object(output: Output) -> Iterator[Finding]:
     data = output.manifest_bytes()
     if data is None:
-        yield Finding(output.subject, f"{output.row.output_uri}{MANIFEST_KEY}", "no such object")
+        expected = f"{output.row.output_uri}{output.manifest_key}"
+        yield Finding(output.subject, expected, "no such object")
     elif data != output.row.manifest.encode():
-        expected = f"{MANIFEST_KEY} as the ledger has it ({output.row.manifest_digest})"
+        expected = f"{output.manifest_key} as the ledger has it ({output.row.manifest_digest})"
         yield Finding(output.subject, expected, digest(data))
 
 
@@ -125,8 +131,9 @@ def _stray(output: Output) -> Iterator[Finding]:
 
 
 def _shard_rows(output: Output) -> Iterator[Finding]:
-    """What the shards reported, one by one, is what the manifest says in sum."""
-    if output.manifest is None:
+    """What the shards reported, one by one, is what the first manifest says in sum."""
+    manifest = output.first
+    if manifest is None:
         return
     reported: Counter[str] = Counter()
     parts = {}
@@ -135,10 +142,10 @@ def _shard_rows(output: Output) -> Iterator[Finding]:
         reported.update({name: result.get(name, 0) for name in _COUNTS})
         for part in filter(None, (result.get("part"), result.get("reject_part"))):
             parts[part["key"]] = part["sha256"]
-    expected, found = differences(asdict(output.manifest.rows), reported)
+    expected, found = differences(asdict(manifest.rows), reported)
     if found:
         yield Finding(output.subject, f"shards that report {expected}", found)
-    named = {part.key: part.sha256 for part in output.parts}
+    named = {part.key: part.sha256 for part in (*manifest.parts, *manifest.reject_parts)}
     for key in sorted(named.keys() | parts.keys()):
         if named.get(key) != parts.get(key):
             subject = f"{output.subject}, {key}"
@@ -184,6 +191,19 @@ def _quarantine(output: Output) -> Iterator[Finding]:
             yield Finding(f"{output.subject}, {each}", "damaged", "every page can be read")
 
 
+def _generations(output: Output) -> Iterator[Finding]:
+    """Each generation follows from the one before, and all their manifests are still there."""
+    if output.manifest is None or output.row.generation == 1:
+        return
+    if not output.former:
+        expected = f"the manifests of the {output.row.generation - 1} generations before"
+        yield Finding(output.subject, expected, "one is missing, or cannot be read")
+        return
+    for before, after in pairwise([*output.former, output.manifest]):
+        for expected, found in chain_faults(before, after):
+            yield Finding(f"{output.subject}, generation {after.generation}", expected, found)
+
+
 def _orphan(output: Output) -> Iterator[Finding]:
     data = output.manifest_bytes()
     if data is not None:
@@ -218,6 +238,7 @@ OUTPUT_CHECKS: tuple[Check[Output], ...] = (
     ),
     Check(name="shard_rows", examine=_shard_rows, advice=_DO_NOT_USE),
     Check(name="shard_ranges", examine=_shard_ranges, advice=_DO_NOT_USE),
+    Check(name="generations", examine=_generations, advice=_TOUCHED),
     Check(
         name="quarantine",
         examine=_quarantine,

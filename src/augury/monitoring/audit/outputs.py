@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from augury.data.manifest import MANIFEST_KEY, Manifest, Part, Quarantined, looks_like_data
+from augury.data.manifest import Manifest, Part, Quarantined, looks_like_data, manifest_key
 from augury.data.verification import PartFound, read_part
 from augury.errors import AuguryError, CorruptError, NotFoundError
 from augury.storage.database import Database
@@ -66,9 +66,8 @@ class Output:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """What the manifest names, reject parts last."""
-        manifest = self.manifest
-        return (*manifest.parts, *manifest.reject_parts) if manifest else ()
+        """What the manifest names, reject parts and those of former generations last."""
+        return self.manifest.objects if self.manifest else ()
 
     @cached_property
     def objects(self) -> Mapping[str, ObjectInfo]:
@@ -93,12 +92,33 @@ class Output:
         named = {part.key for part in self.parts}
         return [key for key in self.objects if looks_like_data(key) and key not in named]
 
+    @property
+    def manifest_key(self) -> str:
+        """Key of the manifest of the generation that the ledger knows."""
+        return manifest_key(self.row.generation)
+
     def manifest_bytes(self) -> bytes | None:
         """The manifest object's content; None if there is none."""
         try:
-            return self.store.read(MANIFEST_KEY)
+            return self.store.read(self.manifest_key)
         except NotFoundError:
             return None
+
+    @cached_property
+    def former(self) -> list[Manifest]:
+        """The manifests of the generations before, as far as they lie there and can be read."""
+        try:
+            keys = [manifest_key(number + 1) for number in range(self.row.generation - 1)]
+            return [Manifest.from_bytes(self.store.read(key)) for key in keys]
+        except (NotFoundError, CorruptError):
+            return []
+
+    @property
+    def first(self) -> Manifest | None:
+        """The manifest of the run itself, which its plan and its shards led to."""
+        if self.row.generation == 1:
+            return self.manifest
+        return self.former[0] if self.former else None
 
     def input_rows(self, uri: str, tag: str) -> int | None:
         """Rows of an input by its own footer; None if it is no longer the one that was planned."""
