@@ -8,13 +8,14 @@ house test fails when one is missing there.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import tempfile
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _SECRET = "AUGURY_SECRET_"  # noqa: S105 - the beginning of a variable's name
@@ -110,6 +111,13 @@ class Settings(BaseSettings):
     s3_region: str = Field(default="us-east-1", description="Region for S3.")
     s3_access_key_id: str = Field(default="", description="S3 key id; empty: the usual AWS chain.")
     s3_secret_access_key: str = Field(default="", description="S3 secret.")
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            ipaddress.ip_network(part)
+        return text
 
     @cached_property
     def absolute_home(self) -> Path:

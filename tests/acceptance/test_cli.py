@@ -10,17 +10,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from harness import AUGURY, Augury
 from scored import Scored, write_file
 
 pytestmark = pytest.mark.slow
 
+FUNCTIONS = """\
+import pathlib
+import augury
+
+@augury.function
+def note(call: augury.FunctionCall) -> None:
+    pathlib.Path(call.arguments["path"]).write_text(call.id)
+"""
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scored]:
     """One installation for all tests of this module."""
-    augury = Augury(tmp_path_factory.mktemp("cli"), workers=1)
-    augury.up()
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "functions_of_ops.py").write_text(FUNCTIONS)
+    augury = Augury(folder, workers=1, functions="functions_of_ops")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        augury.up()
     world = Scored(augury)
     world.apply()
     try:
@@ -48,9 +62,47 @@ def test_the_sixty_seconds(world: Scored) -> None:
 
 def test_status_and_doctor_of_a_healthy_installation(world: Scored) -> None:
     status = world.augury.json("status")
-    assert [len(status["workers"]), status["bus"]["durability"]] == [1, "durable"]
+    # one process, which takes scripts beside its other work
+    processes = {worker["pid"] for worker in status["workers"]}
+    assert [len(processes), status["bus"]["durability"]] == [1, "durable"]
     findings = world.augury.json("doctor")
     assert [found for found in findings if found["level"] == "problem"] == []
+
+
+def test_actions_outside_are_delivered_by_dispatcher_and_worker(world: Scored) -> None:
+    """By real processes, the dispatcher just killed; what failed for good is a dead letter."""
+    bus, noted = world.augury.settings.effective_redis_url, world.folder / "noted.txt"
+    actions = [
+        {"stream": {"redis": {"url": bus, "stream": "told", "body": "${data.n}"}}},
+        {"call": {"function": "note", "arguments": {"path": str(noted)}}},
+        {"notify": {"slack": {"url_secret": "NOT_SET", "text": "t"}}},
+    ]
+    rule = {"name": "tell", "pattern": {"type": ["acme.told"]}, "actions": actions}
+    world.apply_document({"rules": [rule]}, "tell.yaml")
+    world.augury.kill("dispatcher")
+    published = world.augury.run("publish", "acme.told", "--data", '{"n": 7}')
+    event_id = published.stdout.strip()
+    open_states = {"QUEUED", "RETRYING"}
+
+    def outcomes() -> dict[str, dict[str, str]]:
+        status, shown = world.augury.http("GET", f"/v1/events/{event_id}")
+        return {one["action"]: one for one in shown["outcomes"]} if status == 200 else {}
+
+    world.augury.until(
+        lambda: outcomes() and not open_states & {one["state"] for one in outcomes().values()},
+        "every action is over",
+    )
+    found = outcomes()
+    states = {action: one["state"] for action, one in found.items()}
+    assert states == {"stream": "DELIVERED", "call": "DELIVERED", "notify": "DEAD"}
+    with redis.Redis.from_url(bus, decode_responses=True) as client:
+        ((_, entry),) = client.xrange("told")
+    assert entry == {"id": found["stream"]["id"], "type": "acme.told", "body": "7"}
+    assert noted.read_text() == found["call"]["id"]
+    (letter,) = world.augury.json("deadletters", "list", "--kind", "action", "--state", "open")
+    assert (letter["outcome_id"], letter["attempts"]) == (found["notify"]["id"], 1)
+    assert "AUGURY_SECRET_NOT_SET" in letter["reason"]
+    assert world.augury.run("deadletters", "discard", letter["id"]).returncode == 0
 
 
 def test_ctrl_c_is_a_clean_end(world: Scored) -> None:
@@ -58,7 +110,7 @@ def test_ctrl_c_is_a_clean_end(world: Scored) -> None:
     told = world.folder / "tail.txt"
     with told.open("wb") as out:
         tail = subprocess.Popen(
-            [AUGURY, "events", "tail", "--type", "marker.*"],
+            [AUGURY, "events", "tail", "-f", "--type", "marker.*"],
             cwd=world.folder,
             env=world.augury.environment,
             stdout=out,

@@ -26,9 +26,6 @@ class Delivery:
 
     Args:
         settings: say which private networks may be reached.
-
-    Raises:
-        ValueError: `webhook_networks` is not a list of networks.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -29,7 +29,7 @@ from augury.actions.circuit import Circuit
 from augury.actions.delivery import Delivery
 from augury.actions.effects import Effect
 from augury.actions.failures import DeliveryError
-from augury.errors import InvalidError, UnavailableError
+from augury.errors import UnavailableError
 from augury.jobs import workers
 from augury.settings import Settings
 from augury.storage.database import Database
@@ -50,9 +50,6 @@ class Dispatcher:
         database: the ledger.
         settings: how many deliveries at once, and which networks may be reached.
         attempt: delivers one effect; None: for real.
-
-    Raises:
-        InvalidError: AUGURY_WEBHOOK_NETWORKS is not a list of networks.
     """
 
     def __init__(
@@ -61,7 +58,7 @@ class Dispatcher:
         self.id = f"dispatcher@{socket.gethostname()}"[:50] + f":{secrets.token_hex(4)}"
         self._database = database
         self._settings = settings
-        self._attempt = attempt or _delivery(settings).attempt
+        self._attempt = attempt or Delivery(settings).attempt
         self._threads = ThreadPoolExecutor(settings.dispatch_threads, "deliver")
         self._ended: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._unreported: list[Result] = []
@@ -234,13 +231,3 @@ class Dispatcher:
             busy = {name: held for name, held in self._circuits.items() if held.in_flight}
             self._circuits, self._errors = busy, {}
         return self._circuits.setdefault(target, Circuit())
-
-
-def _delivery(settings: Settings) -> Delivery:
-    try:
-        return Delivery(settings)
-    except ValueError as error:
-        raise InvalidError(
-            "AUGURY_WEBHOOK_NETWORKS: expected networks such as 10.0.0.0/8, separated by commas: "
-            f"{error}"
-        ) from error

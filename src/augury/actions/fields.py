@@ -13,9 +13,11 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from augury.actions.template import check
 
+SECRET_ERROR = "secret_in_rule"  # noqa: S105 - the name of an error
 _SECRET = re.compile(r"[A-Z][A-Z0-9_]{0,99}\Z")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}\Z")
 _WEB = ("http://", "https://")
@@ -25,6 +27,11 @@ _RESERVED_HEADERS = frozenset(
     | {"webhook-id", "webhook-timestamp", "webhook-signature"}
 )
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+
+def secret_error(message: str) -> PydanticCustomError:
+    """The error of a value that is, or may be, a secret: nobody repeats the value."""
+    return PydanticCustomError(SECRET_ERROR, "{said}", {"said": message})
 
 
 class Spec(BaseModel):
@@ -52,7 +59,7 @@ def listed(found: Any) -> Any:
 
 def _secret_name(text: str) -> str:
     if not _SECRET.match(text):
-        raise ValueError(
+        raise secret_error(
             "expected the name of a secret, such as SLACK_HOOK for what the environment variable "
             "AUGURY_SECRET_SLACK_HOOK holds: capital letters, digits and '_'; never the secret"
         )
@@ -98,9 +105,9 @@ def _authority(url: str) -> str:
 
 def _without(authority: str, mark: str, text: str) -> str:
     if mark in authority:
-        raise ValueError(
+        raise secret_error(
             "a URL with a password must not stand in a rule: put all of it into the environment "
-            "as AUGURY_SECRET_{NAME}, and name it here by `url_secret`"
+            "as AUGURY_SECRET_YOUR_NAME, and name it here by `url_secret`"
         )
     return text
 
@@ -117,7 +124,7 @@ def _headers(headers: Mapping[str, Any]) -> Mapping[str, Any]:
 def _public_headers(headers: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in headers:
         if name.lower() in _CREDENTIALS:
-            raise ValueError(f"header {name!r} holds a secret: name one in `secret_headers`")
+            raise secret_error(f"header {name!r} holds a secret: name one in `secret_headers`")
     return headers
 
 

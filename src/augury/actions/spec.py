@@ -20,7 +20,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from augury.actions.effect_specs import Call, EffectSpec, Notify, Stream
-from augury.actions.fields import Spec, Template, exactly_one, listed
+from augury.actions.fields import SECRET_ERROR, Spec, Template, exactly_one, listed
 from augury.actions.inputs import Inputs, misuses, nested
 from augury.errors import Fault, InvalidError
 from augury.jobs.spec import Mode
@@ -124,7 +124,8 @@ def validation_faults(error: ValidationError, *, prefix: str = "") -> list[Fault
     faults = []
     for found in error.errors(include_url=False):
         path = ".".join(str(part) for part in (prefix, *found["loc"]) if part != "")
-        faults.append(Fault(path=path, message=f"{found['msg']}, found {found['input']!r:.80}"))
+        shown = "" if found["type"] == SECRET_ERROR else f", found {found['input']!r:.80}"
+        faults.append(Fault(path=path, message=f"{found['msg']}{shown}"))
     return faults
 
 

@@ -111,7 +111,7 @@ def test_the_name_of_an_action_is_its_kind_by_default() -> None:
         ),
         ({"notify": {"webhook": {"url": "ftp://a/"}}}, "begins with https://"),
         ({"notify": {"webhook": {"url": "https:///x"}}}, "expected a URL such as"),
-        ({"notify": {"webhook": {"url": "https://u:p@a/"}}}, "AUGURY_SECRET_{NAME}"),
+        ({"notify": {"webhook": {"url": "https://u:p@a/"}}}, "AUGURY_SECRET_YOUR_NAME"),
         ({"notify": {"webhook": {"url": "https://a/${data.}"}}}, "expected a path such as"),
         ({"notify": {"webhook": {"url": "https://a/", "body": {"a": ["${"]}}}}, "expected '}'"),
         (
@@ -126,7 +126,7 @@ def test_the_name_of_an_action_is_its_kind_by_default() -> None:
             {"notify": {"slack": {"url_secret": "https://hooks.slack", "text": "x"}}},
             "never the secret",
         ),
-        ({"stream": {"queue": {"url": "amqp://u:p@a//", "queue": "q"}}}, "AUGURY_SECRET_{NAME}"),
+        ({"stream": {"queue": {"url": "amqp://u:p@a//", "queue": "q"}}}, "AUGURY_SECRET_YOUR_NAME"),
         ({"stream": {"queue": {"url": "amqp://a//"}}}, "exactly one of queue, exchange"),
         (
             {"notify": {"webhook": {"url": "https://a/"}, "retry": {"max_attempts": 0}}},
@@ -136,6 +136,14 @@ def test_the_name_of_an_action_is_its_kind_by_default() -> None:
 )
 def test_what_can_never_work_is_refused_at_once(action: dict[str, Any], message: str) -> None:
     assert any(message in fault for fault in faults(**action))
+
+
+def test_a_refusal_does_not_repeat_a_secret() -> None:
+    url = {"url": "https://u:s3cret@a/", "headers": {"Cookie": "s3cret"}}
+    told = faults(notify={"webhook": url})
+    told += faults(notify={"slack": {"url_secret": "https://h/s3cret", "text": "t"}})
+    assert len(told) == 3
+    assert "s3cret" not in str(told)
 
 
 @pytest.mark.parametrize(
