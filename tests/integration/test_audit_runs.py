@@ -270,7 +270,8 @@ def test_a_healthy_world_has_no_violation(world: ScoredWorld) -> None:
     assert (report.ok, report.violations, report.unknown) == (True, (), ())
     idle = {"outbox_stale", "outbox_leftover", "tick_event", "object_event", "deletion_event"}
     idle |= {"work_holder", "work_lease", "model_artifact", "job_artifact"}
-    idle |= {"archive_range", "archive_file", "archive_content", "archive_law"}
+    idle |= {"archive_range", "archive_file", "archive_content", "archive_law", "archive_replay"}
+    idle |= {"replay_outcome", "replay_epoch", "replay_state"}
     assert {name for name, count in report.checked.items() if not count} == idle
 
 

@@ -23,6 +23,7 @@ from augury.api.routes import (
     events,
     groups,
     models,
+    replays,
     resources,
     runs,
     status,
@@ -61,6 +62,7 @@ def create_app(engine: Engine) -> FastAPI:
         resources.router,
         models.router,
         deadletters.router,
+        replays.router,
         audit.router,
         status.router,
     ):

@@ -18,6 +18,7 @@ from augury.settings import Settings
 if TYPE_CHECKING:
     from augury.bus.port import Durability
     from augury.engine.declarative import Applied, ApplyResult
+    from augury.engine.replaying import PastRequest
     from augury.events.envelope import Event
     from augury.inference.plan import Plan, ShardSpec
     from augury.jobs.runs import Run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from augury.resources.store import Change, Kind, Resource
     from augury.routing.dead_letters import DeadLetter
     from augury.routing.history import History
+    from augury.routing.replay import Replay
 
 _SDK_SOURCE = "augury/sdk"
 
@@ -58,6 +60,34 @@ class Engine(Parts):
         from augury.routing.history import History
 
         return History(self.database, self.settings)
+
+    def replay(self, request: PastRequest) -> tuple[Replay, bool]:
+        """Lets a rule act on past events again; any sweeper carries it on.
+
+        Returns:
+            The replay, and False if its epoch was asked for before: then nothing is done twice.
+
+        Raises:
+            NotFoundError: no such rule or model.
+            InvalidError: a time or an epoch that is none.
+            ConflictError: the epoch was used for another replay.
+        """
+        from augury.engine.replaying import begin_replay
+
+        return begin_replay(self, self.history(), request)
+
+    def cancel_replay(self, replay_id: str) -> Replay:
+        """Stops a replay; what it started goes on.
+
+        Raises:
+            NotFoundError: no such replay.
+            ConflictError: it is done.
+        """
+        from augury.routing.replay import cancel_replay
+
+        return self.database.transact(
+            lambda connection: cancel_replay(self.database, connection, replay_id)
+        )
 
     def durability(self) -> Durability:
         """What *accepted* means on the present bus."""

@@ -56,6 +56,15 @@ def _ago(text: str) -> datetime:
     return clock.utc_now() - timedelta(seconds=float(parse_duration(text)))
 
 
+def is_duration(text: str) -> bool:
+    """True if the text says how long ago, which is another instant each time."""
+    try:
+        parse_duration(text)
+    except ValueError:
+        return False
+    return True
+
+
 def rule_id_of(connection: sa.Connection, name_or_id: str) -> str:
     """Id of a rule; of one that was deleted only by its id.
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from augury.jobs.runs import Run
     from augury.models.registry import ModelVersion
     from augury.routing.archives import PastEvent
+    from augury.routing.replay import Replay
 
 _BULKY = frozenset({"plan", "manifest", "run_key"})
 
@@ -63,6 +64,12 @@ def event_view(past: PastEvent) -> dict[str, Any]:
     shown["is_archived"] = past.is_archived
     shown["outcomes"] = [view(outcome) for outcome in past.outcomes]
     return shown
+
+
+def replay_view(replay: Replay, states: Mapping[str, int] | None) -> dict[str, Any]:
+    """A replay; `states` are the numbers of its outcomes in each state, if they were counted."""
+    shown = view(replay)
+    return shown if states is None else {**shown, "outcomes": dict(states)}
 
 
 def model_view(version: ModelVersion) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from augury.actions import effects
 from augury.actions.effects import CALL
 from augury.errors import AuguryError, UnavailableError
 from augury.execution.leftovers import Leftovers
+from augury.execution.replaying import Replaying
 from augury.inference import coordinator
 from augury.jobs import overdue, reports, work
 from augury.jobs.executor import Executor
@@ -61,6 +62,7 @@ class Sweeper:
         self._executor = executor
         self._settings = settings
         self._leftovers = Leftovers(database, settings)
+        self._replaying = Replaying(database, executor, settings)
         self._retention = Retention(database, settings)
         self._silences: dict[str, _Silence] = {}
         self._running: dict[tuple[str, datetime], float] = {}
@@ -88,6 +90,7 @@ class Sweeper:
             self._open_windows,
             self._wake_workers,
             self._leftovers.sweep,
+            self._replaying.sweep,
             self._retention.sweep,
         )
         for step in steps:

@@ -37,12 +37,13 @@ from augury.jobs.states import TERMINAL, GroupState
 from augury.routing.arrivals import accepted_at, stream_order
 from augury.routing.folding import Passed
 from augury.routing.lanes import advance_lane
+from augury.routing.outcomes import acting_epoch
 from augury.routing.rule_versions import RuleVersions
 from augury.routing.silences import begin_silences
 from augury.routing.waking import wake
 from augury.settings import Settings
 from augury.storage.database import Database
-from augury.storage.tables import group_members, groups, rules, runs
+from augury.storage.tables import group_members, groups, lanes, replays, rules, runs
 
 _log = logging.getLogger(__name__)
 _LANES_AT_ONCE = 200
@@ -163,6 +164,19 @@ def _earliest(connection: sa.Connection) -> datetime | None:
     return due
 
 
+def _replaying_lanes(connection: sa.Connection) -> list[str]:
+    """Lanes of replays that still decide: the watermark is past events that they have yet to add.
+
+    They are grouped when the replay has come to its end, so that its groups, too, follow from the
+    stream alone.
+    """
+    running = sa.text("replays.state = 'RUNNING'")  # written out for the partial index
+    epochs = connection.scalars(sa.select(replays.c.id).where(running)).all()
+    acting = [acting_epoch(epoch, shadow=shadow) for epoch in epochs for shadow in (False, True)]
+    select = sa.select(lanes.c.id).where(lanes.c.epoch.in_(acting))
+    return list(connection.scalars(select)) if acting else []
+
+
 def _due_lanes(connection: sa.Connection, passed: Passed, *, thorough: bool) -> list[str]:
     """Lanes in which something may be done."""
     slots = groups.alias("slots")
@@ -173,12 +187,17 @@ def _due_lanes(connection: sa.Connection, passed: Passed, *, thorough: bool) -> 
         .join(runs, (runs.c.id == slots.c.run_id) & runs.c.state.in_(TERMINAL))
         .where(waiting)
     )
+    replaying = _replaying_lanes(connection)
     looks = [
         sa.select(group_members.c.lane_id).where(
-            group_members.c.group_id.is_(None), group_members.c.entry_order < passed.order
+            group_members.c.group_id.is_(None),
+            group_members.c.entry_order < passed.order,
+            group_members.c.lane_id.not_in(replaying),
         ),
         sa.select(groups.c.lane_id).where(
-            groups.c.state == GroupState.OPEN, groups.c.due_at <= passed.at
+            groups.c.state == GroupState.OPEN,
+            groups.c.due_at <= passed.at,
+            groups.c.lane_id.not_in(replaying),
         ),
         ended,
     ]

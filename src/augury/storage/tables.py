@@ -232,6 +232,32 @@ effects = sa.Table(
         postgresql_where=sa.text("state = 'LEASED'"),
     ),
 )
+replays = sa.Table(
+    "replays",  # past events through a rule again; the id is the epoch of what it does
+    metadata,
+    sa.Column("id", _Name, primary_key=True),
+    sa.Column("rule_id", _Id, nullable=False),
+    sa.Column("rule_version", sa.Integer, nullable=False),
+    sa.Column("model", sa.Text, nullable=True),  # name@version for every run; null: the rule's own
+    _at("since", nullable=True),
+    _at("until", nullable=True),
+    sa.Column("last_position", sa.BigInteger, nullable=False),  # the ledger's when it was asked for
+    sa.Column("state", sa.String(16), nullable=False),  # RUNNING | DONE | CANCELED
+    sa.Column("position", sa.BigInteger, nullable=False),  # everything up to here is decided
+    _count("num_events"),
+    _count("num_matched"),
+    _count("num_outcomes"),
+    sa.Column("last_error", sa.Text, nullable=True),  # why it does not go on, if it does not
+    _at("created_at"),
+    _at("updated_at"),
+    _at("finished_at", nullable=True),
+    sa.Index(
+        "ix_replays_running",
+        "created_at",
+        sqlite_where=sa.text("state = 'RUNNING'"),
+        postgresql_where=sa.text("state = 'RUNNING'"),
+    ),
+)
 object_claims = sa.Table(
     "object_claims",  # an object enters at most one run or group per rule, action and epoch
     metadata,

@@ -19,9 +19,10 @@ from augury.ids import digest
 from augury.monitoring.audit.check import Check, Finding, differences
 from augury.monitoring.audit.event_checks import content_digest
 from augury.monitoring.audit.event_pages import LIVE_EPOCH, decode
+from augury.monitoring.audit.replays import AuditedReplay, Decided, audited_replays, compared
 from augury.monitoring.audit.rulesets import Rulesets, StoredRules
 from augury.storage.objects import locate
-from augury.storage.tables import archives, events
+from augury.storage.tables import archives, events, outcomes
 
 if TYPE_CHECKING:
     from augury.settings import Settings
@@ -45,6 +46,7 @@ class ArchiveFile:
         events: its rows; those of `outcomes` as JSON objects.
         twice: its positions that are in the ledger, too.
         rules: the rulesets that its events name, or why one cannot be put together.
+        replays: all of them, and `later`, what they left in the ledger at these positions since.
     """
 
     row: sa.Row[Any]
@@ -52,6 +54,8 @@ class ArchiveFile:
     events: Sequence[dict[str, Any]] = ()
     twice: Sequence[int] = ()
     rules: Mapping[int, StoredRules | str] = field(default_factory=dict)
+    replays: Sequence[AuditedReplay] = ()
+    later: Mapping[int, Sequence[Decided]] = field(default_factory=dict)
 
     @property
     def subject(self) -> str:
@@ -109,8 +113,20 @@ def _opened(database: Database, row: sa.Row[Any], data: bytes, rulesets: Ruleset
         live = set(connection.scalars(between))
         versions = {event["ruleset_version"] for event in found}
         rules = {version: rulesets.get(connection, version) for version in versions}
+        replays = audited_replays(connection)
+        later = _later(connection, row)
     twice = [event["position"] for event in found if event["position"] in live]
-    return ArchiveFile(row, "", found, twice, rules)
+    return ArchiveFile(row, "", found, twice, rules, replays, later)
+
+
+def _later(connection: sa.Connection, row: sa.Row[Any]) -> dict[int, list[Decided]]:
+    """What the ledger's outcomes say of the range of a file: only replays can have written them."""
+    columns = (outcomes.c.position, outcomes.c.epoch, outcomes.c.rule_id, outcomes.c.action)
+    at = outcomes.c.position.between(row.first_position, row.last_position)
+    found: dict[int, list[Decided]] = {}
+    for position, *decided in connection.execute(sa.select(*columns).where(at)):
+        found.setdefault(position, []).append((decided[0], decided[1], decided[2]))
+    return found
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -180,6 +196,18 @@ def _decided(
         yield Finding(subject, f"one outcome for each of {expected}", f"{found}")
 
 
+def _replayed(page: ArchiveFile) -> Iterator[Finding]:
+    for event in page.events if page.replays else ():
+        document = decode(event["body"])
+        if document is None:
+            continue
+        position = event["position"]
+        at = (position, event["accepted_at"], document)
+        decided = [(o["epoch"], o["rule_id"], o["action"]) for o in event["outcomes"]]
+        decided += page.later.get(position, ())
+        yield from compared(page.replays, f"archived event {position}", at, decided)
+
+
 _RESTORE = (
     "the archive was changed by something other than Augury, or is damaged: put the file or the "
     "row back from a backup, and report a bug if nobody touched it"
@@ -196,6 +224,12 @@ FILE_CHECKS: tuple[Check[ArchiveFile], ...] = (
         "of the store; nothing in the ledger can make it again",
     ),
     Check(name="archive_content", examine=_content, advice=_RESTORE),
+    Check(
+        name="archive_replay",
+        examine=_replayed,
+        advice="see what the rule should have made of this event (`augury explain POSITION RULE`); "
+        "start the missing run by hand or delete the one too many, and report a bug",
+    ),
     Check(
         name="archive_law",
         examine=_law,

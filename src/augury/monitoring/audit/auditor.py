@@ -53,6 +53,11 @@ from augury.monitoring.audit.outbox_checks import OUTBOX_CHECKS, outbox_pages
 from augury.monitoring.audit.output_checks import OUTPUT_CHECKS, STORE_CHECK, UNCOMMITTED_CHECKS
 from augury.monitoring.audit.output_pass import examine_outputs
 from augury.monitoring.audit.references import COUNTED, REFERENCE_CHECKS, References
+from augury.monitoring.audit.replay_checks import (
+    REPLAY_CHECKS,
+    REPLAYED_CHECKS,
+    replays_and_epochs,
+)
 from augury.monitoring.audit.report import AuditReport, Cut, InFlight
 from augury.monitoring.audit.run_checks import RUN_CHECKS
 from augury.monitoring.audit.run_pages import run_pages
@@ -90,6 +95,8 @@ CHECKS: tuple[Check[Any], ...] = (
     *EVENT_CHECKS,
     *OUTCOME_CHECKS,
     *EFFECT_CHECKS,
+    *REPLAYED_CHECKS,
+    *REPLAY_CHECKS,
     *REFERENCE_CHECKS,
     *RANGE_CHECKS,
     *GROUP_CHECKS,
@@ -191,6 +198,7 @@ class _Audit:
         pages = event_pages(self._database, until=position, keys_since=self._keys_since)
         for page in pages:
             self._tally.run((*EVENT_CHECKS, *OUTCOME_CHECKS), page, len(page.events))
+            self._tally.run(REPLAYED_CHECKS, page, len(page.events) if page.replays else 0)
             self._balance.add(page)
             done += len(page.events)
             self._on_progress("events", done, total)
@@ -255,6 +263,8 @@ class _Audit:
             self._on_progress("runs", done, total)
 
     def _ranges(self) -> None:
+        replayed = replays_and_epochs(self._database)
+        self._tally.run(REPLAY_CHECKS, replayed, len(replayed.replays))
         ranges = archive_ranges(self._database)
         self._tally.run(RANGE_CHECKS, ranges, len(ranges.rows))
 

@@ -15,6 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from augury.jobs.states import DeadLetterState
+from augury.monitoring.audit.replays import AuditedReplay, audited_replays
 from augury.monitoring.audit.rulesets import Rulesets, StoredRules
 from augury.storage.database import Database
 from augury.storage.tables import (
@@ -76,6 +77,7 @@ class EventPage:
     Attributes:
         originals: rows that duplicates of this page refer to, by position.
         archived_until: originals up to here may have left the ledger.
+        replays: all of them, read in the page's snapshot.
         keys_since: keys of events accepted before this may have been forgotten.
     """
 
@@ -83,6 +85,7 @@ class EventPage:
     originals: Mapping[int, sa.Row[Any]]
     keys_since: datetime
     archived_until: int = 0
+    replays: Sequence[AuditedReplay] = ()
 
 
 def event_pages(
@@ -128,7 +131,13 @@ def _page(
     named = {row.duplicate_of for row in rows if row.duplicate_of is not None}
     found = connection.execute(_originals(named)).all() if named else []
     until = connection.scalar(sa.select(sa.func.max(archives.c.last_position))) or 0
-    return EventPage(audited, {row.position: row for row in found}, keys_since, until)
+    return EventPage(
+        audited,
+        {row.position: row for row in found},
+        keys_since,
+        until,
+        audited_replays(connection),
+    )
 
 
 def _audited(

@@ -26,6 +26,7 @@ from augury.storage.tables import (
     groups,
     lanes,
     outcomes,
+    replays,
     rule_versions,
     rules,
     runs,
@@ -221,13 +222,25 @@ def _beyond(subject: str, policies: Sequence[Policy], row: sa.Row[Any]) -> Itera
 
 def _stuck(seen: Groups) -> Iterator[Finding]:
     """What is due is done: members enter groups, and groups close when their time is up."""
+    # events of the past are grouped when their replay has come to its end
+    replayed = (
+        sa.select(lanes.c.id)
+        .join(replays, lanes.c.epoch.in_((replays.c.id, replays.c.id + _SHADOW)))
+        .where((replays.c.state == "RUNNING") | (replays.c.updated_at >= seen.overdue))
+    )
     waiting = sa.select(group_members).where(
-        group_members.c.group_id.is_(None), group_members.c.accepted_at < seen.overdue
+        group_members.c.group_id.is_(None),
+        group_members.c.accepted_at < seen.overdue,
+        group_members.c.lane_id.not_in(replayed),
     )
     for row in seen.stream(waiting):
         found = f"in none, accepted at {row.accepted_at}"
         yield Finding(f"outcome {row.outcome_id}", "to be in a group", found)
-    due = sa.select(groups).where(groups.c.state == GroupState.OPEN, groups.c.due_at < seen.overdue)
+    due = sa.select(groups).where(
+        groups.c.state == GroupState.OPEN,
+        groups.c.due_at < seen.overdue,
+        groups.c.lane_id.not_in(replayed),
+    )
     for row in seen.stream(due):
         yield Finding(f"group {row.id}", f"to close at {row.due_at}", "open")
 

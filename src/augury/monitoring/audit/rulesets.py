@@ -39,11 +39,11 @@ class StoredRules:
 
     def _parsed(self, rule_id: str) -> dict[str, bool]:
         if rule_id not in self._actions:
-            self._actions[rule_id] = _parse(self.ruleset.rules[rule_id].spec.actions)
+            self._actions[rule_id] = parsed_actions(self.ruleset.rules[rule_id].spec.actions)
         return self._actions[rule_id]
 
 
-def _parse(actions: list[dict[str, Any]]) -> dict[str, bool]:
+def parsed_actions(actions: list[dict[str, Any]]) -> dict[str, bool]:
     """For each action by name: whether it acts outside."""
     try:
         return {action.name: action.effect is not None for action in parse_actions(actions)}
