@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections import deque
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -46,16 +48,26 @@ class Answer:
 
 
 class Outside:
-    """A real threaded HTTP server. Paths have their own list of answers; then it is 200."""
+    """A real threaded HTTP server. Paths have their own list of answers; then it is 200.
 
-    def __init__(self) -> None:
+    Args:
+        certificate: for HTTPS: a file with key and certificate.
+    """
+
+    def __init__(self, certificate: Path | None = None) -> None:
         self.received: list[Received] = []
         self.answers: dict[str, deque[Answer]] = {}
         self.always: dict[str, Answer] = {}
         self._changed = threading.Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        scheme = "http" if certificate is None else "https"
+        if certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(
             target=lambda: self._server.serve_forever(poll_interval=0.02), daemon=True
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -269,3 +270,39 @@ def test_a_dispatcher_that_stops_ends_what_has_begun(
         world.until(lambda: outside.to("/x"))
         threading.Timer(0.1, wait.set).start()
     assert world.states() == [("a", "DELIVERED", None)]
+
+
+def test_a_dispatcher_that_must_stop_counts_what_it_cuts_off(
+    effects_world: EffectsWorld, outside: Outside
+) -> None:
+    world = effects_world
+    wait = threading.Event()
+    world.owe(webhook(outside.will("/x", Answer(wait=wait))), events=[event(id="a")])
+    with running(world.dispatcher(drain_s=0.1)):
+        world.until(lambda: outside.to("/x"))
+    wait.set()
+    assert world.states() == [("a", "RETRYING", "the dispatcher had to stop before an answer came")]
+    (effect,) = world.effects()
+    assert (effect.state, effect.attempts, effect.worker_id) == ("WAITING", 1, None)
+
+
+def test_tls_is_verified_against_the_name_not_the_address(
+    effects_world: EffectsWorld, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = effects_world
+    secure = Outside(certificate)
+    try:
+        right = webhook(secure.url.replace("127.0.0.1", "localhost") + "/right")
+        wrong = webhook(secure.url + "/wrong", retry={"first_delay_s": 60}) | {"name": "wrong"}
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        world.owe(right, wrong, events=[event(id="a")])
+        dispatcher = world.dispatcher()
+        world.until(
+            lambda: {state for _, state, _ in world.states()} == {"DELIVERED", "RETRYING"},
+            dispatcher,
+        )
+    finally:
+        secure.close()
+    reasons = {action: str(reason) for _, action, _, reason in world.outcomes()}
+    assert "certificate verify failed" in reasons["wrong"]
+    assert [request.path for request in secure.received] == ["/right"]

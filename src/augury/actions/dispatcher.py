@@ -36,6 +36,7 @@ from augury.storage.database import Database
 
 _log = logging.getLogger(__name__)
 _LONGEST_BACKOFF_S = 2.0
+_STOPPED = "the dispatcher had to stop before an answer came"
 # circuits of targets that nobody has asked for are forgotten beyond this
 _MOST_CIRCUITS = 10_000
 
@@ -62,7 +63,7 @@ class Dispatcher:
         self._threads = ThreadPoolExecutor(settings.dispatch_threads, "deliver")
         self._ended: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self._unreported: list[Result] = []
-        self._in_flight: set[str] = set()
+        self._in_flight: dict[str, Effect] = {}
         self._circuits: dict[str, Circuit] = {}
         self._errors: dict[str, str] = {}
         self._is_doubtful = False
@@ -130,7 +131,7 @@ class Dispatcher:
         return reported + len(claimed)
 
     def stop(self) -> None:
-        """Waits for what has begun, `drain_s` seconds at most; gives back the rest."""
+        """Waits for what has begun, `drain_s` seconds at most; what has not ended has failed."""
         deadline_s = clock.monotonic_s() + self._settings.drain_s
         while self._in_flight and (left_s := deadline_s - clock.monotonic_s()) > 0:
             self._wait(min(left_s, 0.5))
@@ -144,7 +145,8 @@ class Dispatcher:
             )
 
     def _farewell(self, connection: sa.Connection) -> None:
-        effects.report(connection, self._unreported)
+        cut_off = [(effect, DeliveryError(_STOPPED)) for effect in self._in_flight.values()]
+        effects.report(connection, [*self._unreported, *cut_off])
         effects.release(connection, self.id)
         workers.stop(connection, self.id)
 
@@ -174,7 +176,7 @@ class Dispatcher:
     def _end(self, result: Result) -> None:
         effect, error = result
         self._unreported.append(result)
-        self._in_flight.discard(effect.id)
+        self._in_flight.pop(effect.id, None)
         circuit = self._circuit(effect.target)
         if error is None or error.is_permanent:
             circuit.succeed()
@@ -219,7 +221,7 @@ class Dispatcher:
         return claimed
 
     def _begin(self, effect: Effect) -> None:
-        self._in_flight.add(effect.id)
+        self._in_flight[effect.id] = effect
         self._circuit(effect.target).begin()
         self._threads.submit(self._deliver, effect)
 

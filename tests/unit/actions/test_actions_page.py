@@ -20,10 +20,13 @@ from augury.actions.resolve import resolve
 from augury.actions.spec import KINDS, parse_actions
 from augury.actions.start_run import RunRequest
 from augury.actions.webhook import sign
+from augury.engine.checks import prepare
+from augury.resources.documents import parse_document
 from augury.rules.spec import RuleSpec
 from augury.settings import Settings
 
-PAGE = (Path(__file__).parents[3] / "docs" / "actions.md").read_text()
+_ROOT = Path(__file__).parents[3]
+PAGE = (_ROOT / "docs" / "actions.md").read_text()
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -40,6 +43,11 @@ def test_the_example_is_valid_and_shows_every_kind() -> None:
         for action in parse_actions(spec.actions):
             seen |= {kind for kind in KINDS if getattr(action, kind) is not None}
     assert seen == set(KINDS)
+
+
+def test_the_example_can_be_applied(settings: Settings) -> None:
+    path = _ROOT / "examples" / "actions" / "augury.yaml"
+    assert len(prepare(settings, parse_document(path.read_text())).resources) == 2
 
 
 EVENT = {
