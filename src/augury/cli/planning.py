@@ -101,6 +101,8 @@ def _show(plan: Plan, shards: list[ShardSpec], *, as_json: bool) -> None:
          f"{len(plan.model.signature.inputs)} inputs, {plan.model.signature.task})")  # fmt: skip
     echo(f"input    {plan.rows_in:,} rows in {len(plan.files):,} files, {plan.size_bytes:,} bytes")
     echo(f"output   columns {', '.join((*plan.columns, *plan.prediction_columns))}")
+    for cast in plan.casts:
+        echo(f"cast     {cast}")
     echo(f"shards   {len(shards):,}")
     rows = [
         [shard.seq, shard.num_rows, len(shard.ranges), shard.ranges[0].uri if shard.ranges else ""]

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from augury.data.policy import ColumnPolicy, UnknownCategory
 from augury.errors import ContractError, Fault
-from augury.models.signature import InputColumn, Signature, Unknown
+from augury.models.signature import InputColumn, Signature, Unknown, type_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,6 +138,51 @@ def check_all(
     if faults:
         raise ContractError("the carried columns differ between files", faults)
     return fields
+
+
+def casts(schemas: Mapping[str, pa.Schema], signature: Signature) -> tuple[str, ...]:
+    """Columns that come in another type than the model was trained on, and what becomes of them.
+
+    All of these casts are safe: exact, or rounded once as the model's own library would. What is
+    not safe is a fault.
+
+    Args:
+        schemas: by the URI of (the first) file that has it; checked.
+        signature: the model's.
+
+    Returns:
+        A line a column and type, in the order of the inputs.
+    """
+    found = {
+        (column, schema.field(column.name).type): None
+        for column in signature.inputs
+        for schema in schemas.values()
+    }
+    lines = (_cast(column, kind, signature.dtype) for column, kind in found)
+    return tuple(dict.fromkeys(line for line in lines if line))
+
+
+def _cast(column: InputColumn, found: pa.DataType, dtype: str) -> str:
+    """Empty if the column is of the model's own type."""
+    kind = plain_type(found)
+    name = type_name(str(kind))
+    if name in {column.type, "null"}:
+        return ""
+    if column.categories is not None:
+        return f"{column.name}: {name} for {column.type}, exact"
+    rounded = "exact" if _fits(kind, dtype) else f"rounded once, to the nearest {dtype}"
+    return f"{column.name}: {name} for {column.type}, {rounded}"
+
+
+def _fits(kind: pa.DataType, dtype: str) -> bool:
+    """True if every value of the type is a value of the model's precision."""
+    import pyarrow as pa
+
+    bits = {"float32": 24, "float64": 53}[dtype]
+    if pa.types.is_floating(kind):
+        return _MANTISSA_BITS[str(kind)] <= bits
+    short = pa.types.is_integer(kind) and kind.bit_width <= bits
+    return bool(short or pa.types.is_boolean(kind))
 
 
 def original_fields(schemas: Mapping[str, pa.Schema], names: Sequence[str]) -> list[pa.Field]:

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
 from augury.errors import CorruptError
 from augury.execution import warmup
 from augury.execution.holding import Holding
@@ -51,16 +53,24 @@ class Scoring:
     def plan(self, item: WorkItem, holding: Holding) -> Planned:
         """Plans the item's run; see `coordinator.plan` for what it raises."""
         planned = coordinator.plan(self._database, item.run_id, self._settings, check=holding.check)
-        self._tell_backend(item.run_id, planned)
+        self._tell(item.run_id, planned)
         return planned
 
-    def _tell_backend(self, run_id: str, planned: Planned) -> None:
-        from augury.inference.plan import read_pins
+    def _tell(self, run_id: str, planned: Planned) -> None:
+        """Who scores, and which columns are cast."""
+        from augury.inference.plan import read_casts, read_pins
 
         pins = read_pins(planned.plan)
         why = f": {pins.backend_reason}" if pins.backend_reason else ""
         text = f"Backend: {pins.backend}{why}."
-        self._database.transact(lambda connection: logs.append(connection, run_id, "info", text))
+        casts = read_casts(planned.plan)
+        texts = [text, *([f"Casts: {'; '.join(casts)}."] if casts else [])]
+
+        def write(connection: sa.Connection) -> None:
+            for each in texts:
+                logs.append(connection, run_id, "info", each)
+
+        self._database.transact(write)
 
     def score(self, item: WorkItem, holding: Holding) -> ShardResult:
         """Scores a shard and publishes its part; see `score_shard` for what it raises."""

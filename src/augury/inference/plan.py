@@ -249,6 +249,7 @@ class Plan:
         rows: what makes a row bad, and what becomes of it.
         on_corrupt_file: what becomes of one that cannot be read.
         quarantined: files whose footers could not be read; they are not among `files`.
+        casts: input columns in another type than the model's, and what becomes of their values.
         generation: over 1, the files are reject parts: their rows say themselves which rows of
             which input they are.
     """
@@ -266,6 +267,7 @@ class Plan:
     rows: RowPolicy = field(default_factory=RowPolicy)
     on_corrupt_file: OnCorruptFile = OnCorruptFile.FAIL
     quarantined: tuple[Quarantined, ...] = ()
+    casts: tuple[str, ...] = ()
     generation: int = 1
 
     def to_json(self) -> str:
@@ -289,6 +291,7 @@ class Plan:
                 model=PlannedModel(signature=signature, **document.pop("model")),
                 files=msgspec.convert(document.pop("files"), tuple[PlannedFile, ...]),
                 columns=tuple(document.pop("columns")),
+                casts=tuple(document.pop("casts")),
                 prediction_columns=tuple(document.pop("prediction_columns")),
                 pins=msgspec.convert(document.pop("pins"), Pins),
                 rows=msgspec.convert(document.pop("rows"), RowPolicy),
@@ -305,15 +308,21 @@ class Plan:
         return ids.digest(self.to_json().encode())
 
 
-class _Pinned(msgspec.Struct):
-    """What `read_pins` reads of a plan; the rest is skipped."""
+class _Head(msgspec.Struct):
+    """What is read of a plan without its files; the rest is skipped."""
 
     pins: Pins
+    casts: tuple[str, ...]
 
 
 def read_pins(text: str) -> Pins:
     """The pins of a plan's text, without reading its files."""
-    return msgspec.json.decode(text, type=_Pinned).pins
+    return msgspec.json.decode(text, type=_Head).pins
+
+
+def read_casts(text: str) -> tuple[str, ...]:
+    """The casts of a plan's text, without reading its files."""
+    return msgspec.json.decode(text, type=_Head).casts
 
 
 # --- what scoring one shard gives -----------------------------------------------------------------

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from augury.data import output
-from augury.data.contract import check_all, needed_columns, original_fields
+from augury.data.contract import casts, check_all, needed_columns, original_fields
 from augury.data.dataset import Footer, discover, read_footer
 from augury.data.manifest import Quarantined
 from augury.data.policy import ColumnPolicy, OnCorruptFile, RowPolicy, allowed_rejects, may_reject
@@ -109,6 +109,7 @@ def plan_run(
         rows=_row_policy(spec, names, schemas, rows_in),
         on_corrupt_file=spec.on_corrupt_file,
         quarantined=quarantined,
+        casts=casts(schemas, model.signature),
     )
     return plan, shards
 

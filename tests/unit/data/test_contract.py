@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from augury.data.contract import Encoding, bind, check_all
+from augury.data.contract import Encoding, bind, casts, check_all
 from augury.errors import ContractError
 from augury.models.signature import InputColumn, Signature, Task
 
@@ -166,3 +166,43 @@ def test_carried_columns_get_a_type_that_holds_all_values(
     else:
         (field,) = check_all(schemas, signature(NUMBER), ["c"], ("prediction",))
         assert field.type == common
+
+
+def test_casts_are_listed_with_what_becomes_of_the_values() -> None:
+    signature = Signature(
+        inputs=(
+            InputColumn(name="a", type="double"),
+            InputColumn(name="b", type="float"),
+            InputColumn(name="c", type="bool"),
+            InputColumn(name="k", type="string", categories=("x",)),
+            InputColumn(name="n", type="double"),
+        ),
+        task=Task.REGRESSION,
+        dtype="float32",
+    )
+    schemas = {
+        "one": pa.schema(
+            [
+                ("a", pa.int64()),
+                ("b", pa.int16()),
+                ("c", pa.uint8()),
+                ("k", pa.dictionary(pa.int8(), pa.string())),
+                ("n", pa.null()),
+            ]
+        ),
+        "two": pa.schema(
+            [
+                ("a", pa.float64()),
+                ("b", pa.decimal128(9, 2)),
+                ("c", pa.bool_()),
+                ("k", pa.large_string()),
+                ("n", pa.float64()),
+            ]
+        ),
+    }
+    assert casts(schemas, signature) == (
+        "a: int64 for double, rounded once, to the nearest float32",
+        "b: int16 for float, exact",
+        "b: decimal128(9, 2) for float, rounded once, to the nearest float32",
+        "c: uint8 for bool, exact",
+    )
