@@ -18,6 +18,7 @@ from augury.ids import digest
 from augury.storage.database import Database
 from augury.storage.tables import dead_letters
 
+_KIND = "entry"
 _OPEN = "OPEN"
 _LONGEST_KEY = 48
 
@@ -60,6 +61,7 @@ def bury_messages(database: Database, refused: Sequence[Refused]) -> int:
 def _row(refused: Refused) -> dict[str, Any]:
     return {
         "id": ids.new_id("dead"),
+        "kind": _KIND,
         "incarnation": refused.origin,
         "entry_id": _key(refused),
         "payload": refused.body.decode("utf-8", "backslashreplace").replace("\x00", "\\x00"),
