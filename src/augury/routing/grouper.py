@@ -22,6 +22,7 @@ own event wakes a router, and so its grouper.
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import Counter
 from datetime import datetime
@@ -48,6 +49,8 @@ from augury.storage.tables import group_members, groups, lanes, replays, rules, 
 _log = logging.getLogger(__name__)
 _LANES_AT_ONCE = 200
 _PAUSE_S = 0.05
+# the router has events to route meanwhile
+_BUDGET_S = 0.2
 # raised limits and deleted rules, which no event of a lane tells of
 _THOROUGH_S = 2.0
 
@@ -89,17 +92,25 @@ class Grouper:
         thorough = now_s >= self._next_thorough_s
         if thorough:
             self._next_thorough_s = now_s + _THOROUGH_S
-        return self.group(thorough=thorough)
+        try:
+            return self.group(thorough=thorough, budget_s=_BUDGET_S)
+        except UnavailableError:
+            raise
+        except Exception as error:  # whatever it is, events must still be routed
+            _log.exception("grouping failed: %r", error, extra={"action": "grouping_failed"})
+            return 0
 
-    def group(self, *, thorough: bool = True) -> int:
+    def group(self, *, thorough: bool = True, budget_s: float = math.inf) -> int:
         """Looks at once.
 
         Args:
             thorough: also at what no event of a lane tells of: changed and deleted rules.
+            budget_s: seconds after which it begins no other lane; the next look goes on.
 
         Returns:
             The number of runs accepted.
         """
+        until_s = clock.monotonic_s() + budget_s
         if thorough:
             begin_silences(self._database)
         with self._database.read() as connection:
@@ -111,7 +122,11 @@ class Grouper:
         with self._database.read() as connection:
             found = _due_lanes(connection, passed, thorough=thorough)
         random.shuffle(found)  # several groupers meet in few lanes; nothing depends on the order
-        started = sum((self._advance(lane_id, passed) for lane_id in found), Counter[str]())
+        started: Counter[str] = Counter()
+        for lane_id in found:
+            started += self._advance(lane_id, passed)
+            if clock.monotonic_s() > until_s:
+                break
         if started:
             wake(self._executor, started)
             relay.flush(self._database, self._bus, resend_s=self._settings.resend_s)
@@ -164,7 +179,7 @@ def _earliest(connection: sa.Connection) -> datetime | None:
     return due
 
 
-def _replaying_lanes(connection: sa.Connection) -> list[str]:
+def _replaying_lanes(connection: sa.Connection) -> sa.Select[tuple[str]]:
     """Lanes of replays that still decide: the watermark is past events that they have yet to add.
 
     They are grouped when the replay has come to its end, so that its groups, too, follow from the
@@ -173,8 +188,7 @@ def _replaying_lanes(connection: sa.Connection) -> list[str]:
     running = sa.text("replays.state = 'RUNNING'")  # written out for the partial index
     epochs = connection.scalars(sa.select(replays.c.id).where(running)).all()
     acting = [acting_epoch(epoch, shadow=shadow) for epoch in epochs for shadow in (False, True)]
-    select = sa.select(lanes.c.id).where(lanes.c.epoch.in_(acting))
-    return list(connection.scalars(select)) if acting else []
+    return sa.select(lanes.c.id).where(lanes.c.epoch.in_(acting))
 
 
 def _due_lanes(connection: sa.Connection, passed: Passed, *, thorough: bool) -> list[str]:
