@@ -70,11 +70,16 @@ class RuleAgain:
         return Decided(intents=intents, num_matched=num_matched, duplicates=duplicates)
 
     def _with_model(self, intent: Intent) -> Intent:
-        request = intent.request
-        if self._model is None or not isinstance(request, RunRequest):
+        if not isinstance(intent.request, RunRequest):
             return intent
+        return replace(intent, request=self.with_model(intent.request))
+
+    def with_model(self, request: RunRequest) -> RunRequest:
+        """The request, with the model that every run is to use."""
+        if self._model is None:
+            return request
         overrides = request.overrides.model_copy(update={"model": self._model})
-        return replace(intent, request=replace(request, overrides=overrides))
+        return replace(request, overrides=overrides)
 
 
 def _arrival(event: LedgerEvent) -> Arrival:

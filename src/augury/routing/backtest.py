@@ -9,7 +9,7 @@ known any more is counted as unknown, with the reason, and never guessed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,15 +17,19 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from augury import clock
 from augury.actions.effect import EffectRequest
+from augury.actions.spec import ActionSpec, parse_actions
 from augury.data.dataset import discover, read_footer
 from augury.errors import AuguryError, UnavailableError
 from augury.jobs.spec import Input
 from augury.resources import store
 from augury.resources.store import Kind, Resource
 from augury.routing.again import RuleAgain
+from augury.routing.group_view import GroupView, group_request
 from augury.routing.ledger import EventFilter
 from augury.routing.outcomes import SAME_OBJECT, SAME_OCCURRENCE, fitted_job
+from augury.routing.past_groups import PastGroup, PastGroups
 from augury.storage.tables import runs
 
 if TYPE_CHECKING:
@@ -162,6 +166,9 @@ class _Look:
         self._tallies: dict[str, _Tally] = {}
         self._jobs: dict[str, Resource | None] = {}
         self._rows = _Rows(database, settings)
+        self._rule = rule
+        self._groups = PastGroups(rule)
+        self._specs: dict[str, ActionSpec] = {}
         self.num_events = self.num_matched = 0
         self.first_matched_at: datetime | None = None
         self.last_matched_at: datetime | None = None
@@ -173,6 +180,9 @@ class _Look:
             self.num_events += len(page)
             self._page(page)
             on_progress("events", reached, newest)
+        if self.last_matched_at is not None:
+            end = wanted.until or clock.utc_now()
+            self._act(self._groups.closed(max(end, self.last_matched_at)))
 
     def _page(self, page: Sequence[PastEvent]) -> None:
         decided = self._again.decide(page)
@@ -187,6 +197,7 @@ class _Look:
                     tally.suppressed[decided.duplicates[position].reason] += 1
                 else:
                     self._decide(connection, tally, intent, past)
+        self._act(self._groups.closed())
 
     def _note(self, past: PastEvent) -> None:
         accepted = past.event.accepted_at
@@ -198,7 +209,10 @@ class _Look:
     def _decide(
         self, connection: sa.Connection, tally: _Tally, intent: Intent, past: PastEvent
     ) -> None:
-        if intent.request is None:
+        if intent.membership is not None:
+            if self._is_first(tally, intent):
+                self._groups.add(intent, past)
+        elif intent.request is None:
             _count(tally.dead, str(intent.fault))
         elif isinstance(intent.request, EffectRequest):
             if self._is_first(tally, intent):
@@ -210,6 +224,38 @@ class _Look:
             elif self._is_first(tally, intent):
                 tally.wanted.append(fitted[1].input)
                 tally.scored.append([o.run_id for o in past.outcomes if o.run_id is not None])
+
+    def _act(self, found: Iterable[PastGroup]) -> None:
+        """Counts what groups would have done."""
+        with self._database.read() as connection:
+            for group in found:
+                tally = self._tallies[group.action]
+                if group.view is None:
+                    tally.suppressed[group.reason] += group.num_events
+                else:
+                    self._act_once(connection, tally, group, group.view)
+
+    def _act_once(
+        self, connection: sa.Connection, tally: _Tally, group: PastGroup, view: GroupView
+    ) -> None:
+        request = group_request(self._spec(group.action), view)
+        if isinstance(request, EffectRequest):
+            tally.num_effects += 1
+            return
+        if not isinstance(request, str):
+            request = self._again.with_model(request)
+            fitted = fitted_job(self._job(connection, request.job_name), request)
+            if not isinstance(fitted, str):
+                tally.wanted.append(fitted[1].input)
+                tally.scored.append(group.scored)
+                return
+            request = fitted
+        _count(tally.dead, request)
+
+    def _spec(self, action: str) -> ActionSpec:
+        if not self._specs:
+            self._specs = {spec.name: spec for spec in parse_actions(self._rule.spec.actions)}
+        return self._specs[action]
 
     def _is_first(self, tally: _Tally, intent: Intent) -> bool:
         occurrence = intent.occurrence

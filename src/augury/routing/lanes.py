@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -52,6 +53,7 @@ from augury.storage.tables import (
     groups,
     lanes,
     outcomes,
+    replays,
     rules,
     runs,
 )
@@ -124,6 +126,10 @@ class _Lane:
         self._versions = versions
         self._started: Counter[str] = Counter()
         self._rule = connection.execute(sa.select(rules).where(rules.c.id == lane.rule_id)).one()
+        self._epoch = base_epoch(lane.epoch)
+        replay = sa.select(replays.c.state, replays.c.model).where(replays.c.id == self._epoch)
+        is_live = self._epoch == LIVE_EPOCH
+        self._replay = None if is_live else connection.execute(replay).one_or_none()
 
     def advance(self, passed: Passed) -> tuple[Counter[str], bool]:
         if self._rule.deleted_at is not None:
@@ -131,6 +137,8 @@ class _Lane:
             return self._started, False
         self._release_slots()
         self._start_waiting()
+        if self._replay is not None and self._replay.state == "RUNNING":
+            return self._started, False  # it has not appended everything
         fold = LaneFold(
             self._connection,
             self._lane,
@@ -266,13 +274,14 @@ class _Lane:
             self._give_up(group, view, asked, None)
 
     def _start_run(self, group: sa.Row[Any], view: GroupView, request: RunRequest) -> None:
+        request = self._with_model(request)
         job = store.find(self._connection, Kind.JOB, request.job_name)
         found = fitted_job(job, request)
         if isinstance(found, str):
             self._give_up(group, view, found, request)
             return
         job, spec = found
-        epoch = base_epoch(self._lane.epoch)
+        epoch = self._epoch
         draft = RunDraft(
             run_key=run_key(group.rule_id, group.action, epoch, f"group:{group.id}"),
             job=job,
@@ -293,6 +302,13 @@ class _Lane:
         slot = self._limit
         self._update(group.id, state=GroupState.STARTED, run_id=run_id, slot_of=slot)
         self._join(group.id, view, OutcomeState.STARTED, run_id)
+
+    def _with_model(self, request: RunRequest) -> RunRequest:
+        """A replay may say which model every run of it uses."""
+        if self._replay is None or self._replay.model is None:
+            return request
+        overrides = request.overrides.model_copy(update={"model": self._replay.model})
+        return replace(request, overrides=overrides)
 
     def _owe_effect(self, group: sa.Row[Any], view: GroupView, request: EffectRequest) -> None:
         row = effect_row(
