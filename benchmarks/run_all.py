@@ -20,6 +20,7 @@ COMMANDS = {
     "router_commit": ["bench_router_commit.py"],
     "latency": ["bench_latency.py", "--events", "40"],
     "shards": ["bench_shards.py"],
+    "routed": ["bench_routed.py"],
     "matcher": ["bench_matcher.py"],
     "rejects": ["bench_rejects.py"],
 }
