@@ -195,7 +195,7 @@ def misuses(inputs: Mapping[str, InputSpec], fields: Any, path: str = "") -> Ite
 def _kind(path: str) -> str:
     """What may stand alone at a place: any `json`, a `list` of texts, or one `text`."""
     names = path.split(".")
-    if "body" in names or "arguments" in names:
+    if "body" in names or "call" in names:
         return "json"
     listed = names[-1] in ("input", "columns", "to") or names[-2:-1] in (
         ["input"],

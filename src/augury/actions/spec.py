@@ -22,8 +22,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from augury.actions.effect_specs import Call, EffectSpec, Notify, Stream
 from augury.actions.fields import SECRET_ERROR, Spec, Template, exactly_one, listed
 from augury.actions.inputs import Inputs, misuses, nested
+from augury.actions.template import check
+from augury.data.policy import OnBadRow, OnCorruptFile
 from augury.errors import Fault, InvalidError
-from augury.jobs.spec import Mode
+from augury.jobs.spec import (
+    Expectation,
+    LogSettings,
+    MaxRejected,
+    Mode,
+    split_arguments,
+)
 
 KINDS = ("start_run", "notify", "stream", "call")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
@@ -37,6 +45,9 @@ def _name(text: str) -> str:
     return text
 
 
+_Argument = Annotated[str, Field(max_length=4096), AfterValidator(check)]
+
+
 class StartRun(Spec):
     """Starts a run of a job; what is left out comes from the event (input) or from the job.
 
@@ -44,9 +55,10 @@ class StartRun(Spec):
         job: name of the job.
         input: URI, or several; default: the object that the event names, at exactly the content
             that it names, otherwise the job's own input.
-        mode, columns, model, output, environment, max_concurrency, maximum_runtime_s: override
-            the job's values; `columns` and `environment` as a run's overrides do.
+        arguments: of a script; one text is split as a shell does, before templates are filled.
         display_name: name of the run; default: made from the job's.
+
+    The others override the job's values as those of a run do (`jobs.spec.RunOverrides`).
     """
 
     job: Template
@@ -60,6 +72,14 @@ class StartRun(Spec):
     environment: dict[str, Template] | None = None
     max_concurrency: int | None = Field(default=None, ge=1)
     maximum_runtime_s: float | None = Field(default=None, gt=0)
+    maximum_shard_runtime_s: float | None = Field(default=None, gt=0)
+    on_bad_row: OnBadRow | None = None
+    expect: dict[str, Expectation] | None = None
+    max_rejected: MaxRejected | None = None
+    on_corrupt_file: OnCorruptFile | None = None
+    arguments: Annotated[tuple[_Argument, ...], BeforeValidator(split_arguments)] | None = None
+    logging: LogSettings | None = None
+    tags: dict[str, _Argument] | None = None
     display_name: Template | None = None
 
 

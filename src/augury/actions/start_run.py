@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,11 @@ from augury.errors import Fault, InvalidError
 from augury.jobs.spec import Input, RunOverrides
 
 _TEXTS = ("output", "model", "display_name")
-_PLAIN = ("mode", "max_concurrency", "maximum_runtime_s")
+_NAMED_TEXTS = ("environment", "tags")
+_PLAIN = (
+    *("mode", "max_concurrency", "maximum_runtime_s", "maximum_shard_runtime_s"),
+    *("on_bad_row", "expect", "max_rejected", "on_corrupt_file", "logging"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +77,16 @@ def _fillers(spec: StartRun, event: Mapping[str, Any]) -> dict[str, Callable[[],
             fillers[field] = partial(template.fill, text, event)
     if spec.columns is not None:
         fillers["columns"] = partial(template.fill_list, spec.columns, event)
-    if spec.environment is not None:
-        fillers["environment"] = partial(_filled_values, spec.environment, event)
+    if spec.arguments is not None:
+        fillers["arguments"] = partial(_filled_texts, spec.arguments, event)
+    for field in _NAMED_TEXTS:
+        if (texts := getattr(spec, field)) is not None:
+            fillers[field] = partial(_filled_values, texts, event)
     return fillers
+
+
+def _filled_texts(texts: Sequence[str], event: Mapping[str, Any]) -> list[str]:
+    return [template.fill(text, event) for text in texts]
 
 
 def _filled_values(texts: Mapping[str, str], event: Mapping[str, Any]) -> dict[str, str]:

@@ -135,7 +135,7 @@ class MaxRejected(Spec):
     count: int | None = Field(default=None, ge=0)
 
 
-def _split(value: Any) -> Any:
+def split_arguments(value: Any) -> Any:
     """A command line as a shell would split it; a list stays as it is."""
     return shlex.split(value) if isinstance(value, str) else value
 
@@ -152,7 +152,9 @@ def _within_limit(arguments: tuple[str, ...]) -> tuple[str, ...]:
     return arguments
 
 
-Arguments = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_within_limit)]
+Arguments = Annotated[
+    tuple[str, ...], BeforeValidator(split_arguments), AfterValidator(_within_limit)
+]
 
 
 class LogSettings(Spec):

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from augury.actions.occurrence import object_identity, occurrence
-from augury.actions.spec import ActionSpec, parse_actions
+from augury.actions.spec import ActionSpec, StartRun, parse_actions
 from augury.actions.start_run import resolve_run as resolve
 from augury.errors import InvalidError
-from augury.jobs.spec import Input, Mode
+from augury.jobs.spec import Input, MaxRejected, Mode, RunOverrides
 
 
 def event(**data: Any) -> dict[str, Any]:
@@ -76,6 +76,31 @@ def test_overrides_are_filled_from_the_event() -> None:
     assert overrides.environment == {"KEY": "a.parquet"}
     assert (overrides.max_concurrency, overrides.maximum_runtime_s) == (3, 60)
     assert overrides.display_name == "run of a.parquet"
+
+
+def test_a_run_of_any_kind_is_overridden_by_everything_that_a_run_may_say() -> None:
+    fields = set(RunOverrides.model_fields)
+    assert fields == set(StartRun.model_fields) - {"job"}
+    request = resolve(
+        action(
+            arguments="--key '${data.key} x' --size ${data.size_bytes}",
+            tags={"day": "${data.day}", "empty": ""},
+            on_bad_row="reject",
+            expect={"a": {"nullable": False}},
+            max_rejected={"share": 0.1},
+            maximum_shard_runtime_s=9,
+            on_corrupt_file="quarantine",
+            logging={"lines_per_s": 5},
+        ),
+        event(key="a b", day="d", size_bytes=7),
+    )
+    overrides = request.overrides
+    assert overrides.arguments == ("--key", "a b x", "--size", "7")
+    assert overrides.tags == {"day": "d", "empty": ""}
+    assert overrides.max_rejected == MaxRejected(share=0.1)
+    assert overrides.expect is not None
+    assert not overrides.expect["a"].nullable
+    assert (overrides.on_bad_row, overrides.on_corrupt_file) == ("reject", "quarantine")
 
 
 def test_a_list_in_the_event_becomes_several_inputs() -> None:
