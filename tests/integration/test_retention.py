@@ -19,9 +19,12 @@ from augury.errors import CorruptError, NotFoundError, UnavailableError
 from augury.routing import history, retention
 from augury.routing.archives import PastEvent, list_archives
 from augury.routing.dead_letters import discard
+from augury.routing.grouper import Grouper
 from augury.routing.history import History
 from augury.routing.ledger import EventFilter
 from augury.routing.retention import Retention
+from augury.rules.spec import RuleSpec
+from augury.rules.store import apply_rule
 from augury.settings import Settings
 from augury.storage import tables
 from augury.storage.database import Database
@@ -265,3 +268,26 @@ def test_an_object_that_lands_again_is_still_known(small: AuditWorld) -> None:
     small.publish(dropped("a"))
     small.drain()
     assert [o[3] for o in small.outcomes() if o[2] == "SUPPRESSED"] == ["same object"]
+
+
+def test_groups_outlive_the_outcomes_of_their_members(small: AuditWorld) -> None:
+    spec = RuleSpec.model_validate(
+        {
+            "pattern": {"type": ["acme.grouped"]},
+            "actions": [{"start_run": {"job": "score"}}],
+            "group": {"batch": {"max_events": 2, "max_wait_s": 3600}},
+        }
+    )
+    small.database.transact(lambda c: apply_rule(small.database, c, "pairs", spec))
+    small.publish(*(event("acme.grouped") for _ in range(5)))
+    small.drain()
+    Grouper(small.database, small.bus, small.executor, small.settings).group()
+    small.publish(event("acme.later"))
+    small.drain()
+    before = _everything(small)
+    assert small.broken(deep=True) == set()
+    _archive_all(small)
+    kept = small.rows(tables.outcomes, tables.outcomes.c.state == "PENDING")
+    assert len(kept) == 1  # of the group that is still open
+    assert _everything(small) == before
+    assert small.broken(deep=True) == set()

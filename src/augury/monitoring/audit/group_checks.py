@@ -107,6 +107,7 @@ def _outcome(seen: Groups) -> Iterator[Finding]:
         for group_state, allowed in _FITTING.items()
     ]
     started = outcomes.c.state.in_((OutcomeState.STARTED, OutcomeState.JOINED))
+    lost = outcomes.c.id.is_(None) & events.c.position.is_not(None)
     same_run = sa.func.coalesce(outcomes.c.run_id, "") == sa.func.coalesce(run_id, "")
     select = (
         sa.select(
@@ -123,7 +124,7 @@ def _outcome(seen: Groups) -> Iterator[Finding]:
             .outerjoin(outcomes, outcomes.c.id == group_members.c.outcome_id)
             .outerjoin(events, events.c.position == group_members.c.position)
         )
-        .where(outcomes.c.id.is_(None) | sa.not_(sa.or_(*fits)) | (started & sa.not_(same_run)))
+        .where(lost | sa.not_(sa.or_(*fits)) | (started & sa.not_(same_run)))
     )
     for row in seen.stream(select):
         expected = f"an outcome as group {row.id} has it: {row.group_state}, {row.group_run_id}"
