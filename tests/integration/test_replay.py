@@ -23,6 +23,7 @@ from augury.execution.replaying import Replaying
 from augury.routing import history, replay
 from augury.routing.grouper import Grouper
 from augury.routing.history import History
+from augury.routing.redrive import redrive
 from augury.routing.replay import ReplayState, carry_on, get_replay
 from augury.routing.retention import Retention
 from augury.rules.spec import RuleSpec
@@ -46,6 +47,19 @@ class ReplayWorld(AuditWorld):
 
     def past(self) -> History:
         return History(self.database, self.settings)
+
+    def rule_of(self, **spec: Any) -> None:
+        """The late rule, otherwise."""
+        said = {
+            "pattern": {"type": ["acme.thing"], "data": {"n": [1]}},
+            "actions": [{"start_run": {"job": "score"}}],
+            **spec,
+        }
+        made = RuleSpec.model_validate(said)
+        self.database.transact(lambda c: apply_rule(self.database, c, "late", made))
+
+    def grouper(self) -> Grouper:
+        return Grouper(self.database, self.bus, self.executor, self.settings)
 
     def begin(self, **asked: Any) -> replay.Replay:
         request = PastRequest(**{"rule": "late", "epoch": "again", **asked})
@@ -198,6 +212,24 @@ def test_another_version_of_the_model(small: ReplayWorld, monkeypatch: pytest.Mo
     small.sweep()
     assert small.get().model == "m@7"
     assert {run.spec["model"] for run in small.rows(tables.runs)} == {"m@7"}
+    batch = {"batch": {"max_events": 5, "max_wait_s": 3600}}
+    small.rule_of(pattern={"type": ["acme.thing"]}, group=batch)
+    small.begin(model="m@champion", epoch="grouped")
+    small.sweep()
+    small.grouper().group()
+    grouped = small.rows(tables.runs, tables.runs.c.epoch == "grouped")
+    assert [run.spec["model"] for run in grouped] == ["m@7"] * 4
+
+
+def test_a_redriven_dead_letter_of_a_replay_stays_in_its_epoch(small: ReplayWorld) -> None:
+    small.rule_of(actions=[{"start_run": {"job": "missing"}}])
+    small.begin()
+    small.sweep()
+    small.job("missing")
+    letter = small.rows(tables.dead_letters)[0]
+    small.database.transact(lambda c: redrive(small.database, c, letter.id))
+    (run,) = small.rows(tables.runs)
+    assert (run.epoch, run.priority) == ("again", 10)
 
 
 def test_duplicates_and_objects_are_decided_as_ever(small: ReplayWorld) -> None:
@@ -258,17 +290,10 @@ def test_groups_of_a_replay_follow_from_the_stream(
     small: ReplayWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = {"batch": {"max_events": 4, "max_wait_s": 3600}}
-    spec = RuleSpec.model_validate(
-        {
-            "pattern": {"type": ["acme.thing"]},
-            "actions": [{"start_run": {"job": "score"}}],
-            "group": batch,
-        }
-    )
-    small.database.transact(lambda c: apply_rule(small.database, c, "late", spec))
+    small.rule_of(pattern={"type": ["acme.thing"]}, group=batch)
     monkeypatch.setattr(history, "PAGE_EVENTS", 3)
     small.begin()
-    grouper = Grouper(small.database, small.bus, small.executor, small.settings)
+    grouper = small.grouper()
     while small.get().state is ReplayState.RUNNING:
         carry_on(small.database, small.past(), small.get())
         if small.get().state is ReplayState.RUNNING:
@@ -354,6 +379,19 @@ def test_backtest_counts_what_would_have_been(seen: ReplayWorld, cli: Cli) -> No
     assert cli.json("backtest", "late", "--until", "1h")["num_events"] == 0
     cli.write("pattern.json", json.dumps(RULE["pattern"]))
     assert "with `pattern` and `actions`" in cli.run("backtest", "pattern.json").err
+
+
+def test_backtest_of_a_rule_that_groups(seen: ReplayWorld, cli: Cli) -> None:
+    things = {"type": ["acme.thing"]}
+    pairs = {"batch": {"max_events": 3, "max_wait_s": 3600}, "group_by": ["data.n"]}
+    notify = {"name": "tell", "notify": {"webhook": {"url": "https://example.org/hook"}}}
+    rule = {"pattern": things, "actions": [{"start_run": {"job": "score"}}, notify], "group": pairs}
+    cli.write("pairs.json", json.dumps(rule))
+    runs, told = cli.json("backtest", "pairs.json")["actions"]
+    assert (runs["num_runs"], runs["num_effects"], told["num_effects"]) == (6, 0, 6)
+    assert runs["suppressed"] == {"in a group that is still open": 2}
+    assert list(runs["rows_unknown"].values()) == [6]
+    assert runs["dead"] == {}
 
 
 def test_backtest_knows_rows_from_footers_and_runs(seen: ReplayWorld, cli: Cli) -> None:

@@ -18,6 +18,7 @@ from augury.routing.archives import PastEvent
 from augury.routing.arrivals import Arrival
 from augury.routing.commit import DUPLICATE
 from augury.routing.decisions import ActiveRules, Intent
+from augury.routing.epochs import with_model
 from augury.routing.ledger import LedgerEvent
 from augury.routing.outcomes import Duplicate
 from augury.rules.matcher import Matcher
@@ -76,10 +77,7 @@ class RuleAgain:
 
     def with_model(self, request: RunRequest) -> RunRequest:
         """The request, with the model that every run is to use."""
-        if self._model is None:
-            return request
-        overrides = request.overrides.model_copy(update={"model": self._model})
-        return replace(request, overrides=overrides)
+        return with_model(request, self._model)
 
 
 def _arrival(event: LedgerEvent) -> Arrival:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -30,9 +29,10 @@ from augury.actions.resolve import Request, as_json
 from augury.actions.start_run import RunRequest
 from augury.errors import InvalidError
 from augury.jobs.runs import RunDraft, accept_runs, first_queue, run_key
-from augury.jobs.states import LIVE_EPOCH, TERMINAL, GroupState, OutcomeState, Priority
+from augury.jobs.states import LIVE_EPOCH, TERMINAL, GroupState, OutcomeState
 from augury.resources import store
 from augury.resources.store import Kind
+from augury.routing.epochs import priority_of, with_model
 from augury.routing.folding import ClosedGroup, LaneFold, Passed, settle
 from augury.routing.group_view import GroupedEvent, GroupView, group_request, key_of
 from augury.routing.outcomes import (
@@ -291,7 +291,7 @@ class _Lane:
             outcome_id=view.leader.outcome_id,
             display_name=request.overrides.display_name,
             epoch=epoch,
-            priority=Priority.LIVE if epoch == LIVE_EPOCH else Priority.REPLAY,
+            priority=priority_of(epoch),
         )
         accepted = accept_runs(self._database, self._connection, [draft])
         run_id = accepted.get(draft.run_key)
@@ -305,10 +305,7 @@ class _Lane:
 
     def _with_model(self, request: RunRequest) -> RunRequest:
         """A replay may say which model every run of it uses."""
-        if self._replay is None or self._replay.model is None:
-            return request
-        overrides = request.overrides.model_copy(update={"model": self._replay.model})
-        return replace(request, overrides=overrides)
+        return with_model(request, None if self._replay is None else self._replay.model)
 
     def _owe_effect(self, group: sa.Row[Any], view: GroupView, request: EffectRequest) -> None:
         row = effect_row(

@@ -31,11 +31,12 @@ from augury.jobs import states
 from augury.jobs.runs import RunDraft, accept_runs, first_queue, run_key
 from augury.jobs.script_spec import ScriptSpec, parse_spec
 from augury.jobs.spec import JobSpec
-from augury.jobs.states import OutcomeState, Priority
+from augury.jobs.states import OutcomeState
 from augury.resources import store
 from augury.resources.store import Kind, Resource
 from augury.routing.arrivals import Arrival
 from augury.routing.decisions import Intent
+from augury.routing.epochs import priority_of
 from augury.storage.database import Database
 from augury.storage.tables import effects, group_members, lanes, object_claims, outcomes
 
@@ -369,7 +370,7 @@ def _draft(outcome: _Outcome) -> RunDraft:
         outcome_id=outcome.outcome_id,
         display_name=_run_request(outcome).overrides.display_name,
         epoch=outcome.epoch,
-        priority=Priority.LIVE if outcome.epoch == LIVE_EPOCH else Priority.REPLAY,
+        priority=priority_of(outcome.epoch),
     )
 
 

@@ -30,6 +30,7 @@ from augury.jobs.states import DeadLetterState, OutcomeState
 from augury.resources import store
 from augury.resources.store import Kind
 from augury.routing.dead_letters import ENTRY, DeadLetter, settle
+from augury.routing.epochs import in_epoch, priority_of
 from augury.routing.lanes import act_again
 from augury.routing.outcomes import SAME_OBJECT, SAME_OCCURRENCE, fitted_job
 from augury.routing.rule_versions import RuleVersions
@@ -141,6 +142,7 @@ class _Action:
 
     def _start(self, request: RunRequest) -> Counter[str]:
         outcome = self._outcome
+        request = in_epoch(self._connection, request, outcome.epoch)
         fitted = fitted_job(store.get(self._connection, Kind.JOB, request.job_name), request)
         if isinstance(fitted, str):
             raise InvalidError(fitted)
@@ -153,6 +155,8 @@ class _Action:
             position=outcome.position,
             outcome_id=outcome.id,
             display_name=request.overrides.display_name,
+            epoch=outcome.epoch,
+            priority=priority_of(outcome.epoch),
         )
         accepted = accept_runs(self._database, self._connection, [draft])
         if draft.run_key not in accepted:
