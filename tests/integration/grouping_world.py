@@ -107,7 +107,7 @@ class GroupingWorld(World):
     def check(self) -> None:
         """The audit holds."""
         report = audit(self.database, self.bus, self.settings, deep=False)
-        assert report.violations == ()
+        assert report.violations == (), [str(found) for found in report.violations]
 
 
 def _moved(instant: Any, seconds: float) -> Any:

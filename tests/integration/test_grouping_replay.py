@@ -16,6 +16,7 @@ from augury.routing import replay
 from augury.routing.backtest import backtest
 from augury.routing.history import History
 from augury.routing.replay import ReplayState, carry_on, get_replay, rule_version
+from augury.routing.retention import Retention
 from augury.settings import Settings
 from augury.storage import tables
 from augury.storage.database import Database
@@ -121,3 +122,25 @@ def test_a_replays_model_goes_for_the_runs_of_groups(
     world.settle()
     models = {(run.epoch, run.spec["model"]) for run in world.rows(tables.runs)}
     assert models == {("0", "m@champion"), ("again-batch", "other@7")}
+
+
+def test_groups_whose_events_are_in_the_archive(world: GroupingWorld) -> None:
+    """Their members stay, the audit knows, and a replay makes the groups again."""
+    expected = contents(world, "batch", "0")
+    where = {"retain_events_days": 1e-9, "archive_events": 4}
+    mover = Retention(world.database, world.settings.model_copy(update=where))
+    while mover.archive_once():
+        pass
+    kept = {row.event_id for row in world.rows(tables.events)}
+    # only what is in a group that is still open
+    assert kept & {f"e{n}" for n in range(10)} == {"e5", "e6", "e8", "e9"}
+    world.check()
+    running = began(world, "batch")
+    while running.state is ReplayState.RUNNING:
+        carry_on(world.database, History(world.database, world.settings), running)
+        with world.database.read() as connection:
+            running = get_replay(connection, running.id)
+    world.settle()
+    made = [len(inputs) for inputs in world.inputs()][-2:]
+    assert made == [len(names) for names in expected]
+    world.check()

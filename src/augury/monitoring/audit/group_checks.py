@@ -106,6 +106,7 @@ def _outcome(seen: Groups) -> Iterator[Finding]:
         (state == group_state) & outcomes.c.state.in_(allowed)
         for group_state, allowed in _FITTING.items()
     ]
+    lost = outcomes.c.id.is_(None) & events.c.position.is_not(None)
     started = outcomes.c.state.in_((OutcomeState.STARTED, OutcomeState.JOINED))
     lost = outcomes.c.id.is_(None) & events.c.position.is_not(None)
     same_run = sa.func.coalesce(outcomes.c.run_id, "") == sa.func.coalesce(run_id, "")
