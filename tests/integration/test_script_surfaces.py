@@ -14,6 +14,7 @@ from cli_world import Cli
 from script_world import ScriptWorld, succeeded
 
 from augury.engine import Engine
+from augury.execution.local_executor import LocalExecutor
 from augury.ids import digest
 from augury.monitoring.audit import audit
 from augury.processes.valkey import ValkeyServer
@@ -181,6 +182,28 @@ def test_the_command_line_applies_by_path(cli: Cli) -> None:
     assert run["spec"]["arguments"] == ["a", "b c"]
     assert "Infrastructure provisioning." in cli.ok("runs", "logs", run["id"])
     assert cli.ok("runs", "logs", run["id"], "--stream", "stdout") == ""
+
+
+def test_the_command_line_shows_a_script_run(cli: Cli) -> None:
+    cli.write("run.sh", "printf 'a\\tb\\033[2J\\n'; exit $CODE\n")
+    cli.write("jobs.yaml", "jobs: [{name: run, kind: script, artifact: run.sh, output: out/}]")
+    cli.ok("apply", "-f", "jobs.yaml")
+    local = LocalExecutor(cli.engine.database, cli.engine.settings, queues=("script",)).start()
+    try:
+        for code in (0, 3):
+            run = cli.ok("runs", "start", "run", "--env", f"CODE={code}").strip()
+            local.wake("script")
+            said = cli.run("runs", "watch", run)
+            assert said.code == (code and 1)
+            assert "stdout   a\tb\\x1b[2J\n" in said.out
+            ended = f"{run} SUCCEEDED: exit code 0" if code == 0 else f"{run} FAILED: Job run"
+            assert ended in said.out
+            assert "rows" not in said.out
+    finally:
+        local.close()
+    listed = cli.json("runs", "list")
+    assert [item["exit_code"] for item in listed] == [3, 0]
+    assert cli.run("runs", "logs", run, "--stream", "stdin").code == 2
 
 
 # --- audit ----------------------------------------------------------------------------------------

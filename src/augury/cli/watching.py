@@ -1,5 +1,7 @@
 """Following a run to its end: a progress bar on a terminal, a line for each step elsewhere.
 
+Of a script run its log is shown.
+
 The ledger is read a few times a second; nothing is asked of workers. What is shown is progress in
 rows: the workers report it while they score.
 """
@@ -12,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from augury import clock
+from augury.cli.logs import tell_logs
 from augury.cli.output import echo, flush, note, print_json, style_of
 from augury.engine.views import run_view
 from augury.jobs.runs import Run, get_run, list_runs
@@ -57,7 +60,10 @@ def follow(engine: Engine, id_or_name: str, *, as_json: bool) -> Run:
     first = look(id_or_name)
     if as_json:
         return _tell_steps(first, look, lambda run: print_json(run_view(run)))
-    if sys.stdout.isatty():
+    if first.kind == "script":  # it has no rows to count: its log is its progress
+        tell_logs(engine, first.id, follow=True, stream=None, as_json=False)
+        ended = look(first.id)
+    elif sys.stdout.isatty():
         ended = _draw(first, look)
     else:
         ended = _tell_steps(first, look, lambda run: echo(_line(run)))
@@ -138,7 +144,11 @@ def _rate(run: Run) -> float:
 
 
 def _tell_end(run: Run) -> None:
-    if run.state == "SUCCEEDED":
+    if run.state == "SUCCEEDED" and run.kind == "script":
+        echo(f"{run.id} SUCCEEDED: exit code {run.exit_code}")
+        if run.output_uri:
+            echo(f"output   {run.output_uri}")
+    elif run.state == "SUCCEEDED":
         rejected = f", {run.rows_rejected:,} rejected" if run.rows_rejected else ""
         if run.is_partial:
             echo(run.lifecycle_details)

@@ -47,6 +47,8 @@ __all__ = [
     "transition",
 ]
 
+_CANCELED = "Run canceled; nothing was committed."
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -275,12 +277,13 @@ def close_canceled(database: Database, connection: sa.Connection, run_id: str) -
     held = sa.select(work.c.id).where(work.c.run_id == run_id, work.c.state == WorkState.LEASED)
     if connection.execute(held.limit(1)).first() is not None:
         return False
+    kind = connection.scalar(sa.select(runs.c.kind).where(runs.c.id == run_id))
     return transition(
         database,
         connection,
         run_id,
         RunState.CANCELED,
-        details="Run canceled; nothing was committed.",
+        details=_CANCELED if kind == "inference" else "Job run canceled.",
         reason="canceled",
     )
 
