@@ -9,6 +9,7 @@ from runs_world import RunsWorld
 from augury import clock
 from augury.errors import ConflictError
 from augury.jobs.runs import delete_run
+from augury.jobs.spec import Mode
 from augury.jobs.states import RunState
 from augury.storage import tables
 from augury.storage.database import Database
@@ -83,6 +84,20 @@ def test_a_worker_that_has_not_noticed_goes_on(world: RunsWorld) -> None:
     world.resume(run.id)
     world.finish(held)
     assert world.states(run.id) == ["DONE", "READY"]
+
+
+def test_a_run_that_a_worker_still_holds_is_for_that_worker(world: RunsWorld) -> None:
+    run = world.planned(2, mode=Mode.BATCH)
+    holder = world.worker()
+    held = world.claimed(holder)
+    failure = sa.update(tables.runs).values(
+        state="FAILED", reason="x", time_finished=clock.utc_now()
+    )
+    world.database.transact(lambda c: c.execute(failure))
+    world.resume(run.id)
+    assert world.claim(world.worker()) is None
+    world.finish(held)
+    assert world.claimed(holder).seq == 1
 
 
 @pytest.mark.parametrize("state", ["ACCEPTED", "IN_PROGRESS", "SUCCEEDED", "DELETED"])

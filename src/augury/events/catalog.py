@@ -28,7 +28,7 @@ class EventType(StrEnum):
     RUN_STARTED = "augury.run.started"  #: as accepted
     RUN_PROGRESSED = "augury.run.progressed"  #: as accepted, and percent (25, 50, 75)
     RUN_CANCELING = "augury.run.canceling"  #: as accepted
-    RUN_SUCCEEDED = "augury.run.succeeded"  #: and output_uri, manifest_uri, manifest_digest
+    RUN_SUCCEEDED = "augury.run.succeeded"  #: and output_uri, manifest_*, complete, num_quarantined
     RUN_FAILED = "augury.run.failed"  #: as accepted, and reason (an error's code), details
     RUN_RESUMED = "augury.run.resumed"  #: as accepted, and num_resumes
     RUN_RETRIED = "augury.run.retried"  #: as succeeded, and generation: rejects were scored again

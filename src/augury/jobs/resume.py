@@ -110,9 +110,10 @@ def _reopen(connection: sa.Connection, run: Run) -> Counter[str]:
 def _revive(connection: sa.Connection, run: Run) -> Any:
     done = sa.select(
         sa.func.count().filter(work.c.state == WorkState.DONE),
+        sa.func.count().filter(work.c.state == WorkState.LEASED),
         sa.func.coalesce(sa.func.sum(work.c.rows_done), 0),
     ).where(work.c.run_id == run.id, work.c.kind == SHARD)
-    shards_done, rows_done = connection.execute(done).one()
+    shards_done, num_held, rows_done = connection.execute(done).one()
     missing = f"{run.shards_total - shards_done} of {run.shards_total} shards are missing"
     values: dict[str, Any] = {
         "state": RunState.IN_PROGRESS,
@@ -122,7 +123,8 @@ def _revive(connection: sa.Connection, run: Run) -> Any:
         "time_finished": None,
         "time_resumed": clock.utc_now(),
         "num_resumes": run.num_resumes + 1,
-        "host": None,
+        # a worker that has not noticed the end goes on, and holds the run as before
+        "host": run.host if num_held else None,
         "cleaning_at": None,
         "cleaned_at": None,
         "rows_done": rows_done,
