@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # columns that a reject part has before the input's own
 REJECT_COLUMNS = ("_file", "_row", "_column", "_reason", "_detail")
+#: what ends the line of a cast that loses nothing
+EXACT = "exact"
 _MANTISSA_BITS = {"halffloat": 11, "float": 24, "double": 53}
 
 
@@ -169,8 +171,8 @@ def _cast(column: InputColumn, found: pa.DataType, dtype: str) -> str:
     if name in {column.type, "null"}:
         return ""
     if column.categories is not None:
-        return f"{column.name}: {name} for {column.type}, exact"
-    rounded = "exact" if _fits(kind, dtype) else f"rounded once, to the nearest {dtype}"
+        return f"{column.name}: {name} for {column.type}, {EXACT}"
+    rounded = EXACT if _fits(kind, dtype) else f"rounded once, to the nearest {dtype}"
     return f"{column.name}: {name} for {column.type}, {rounded}"
 
 

@@ -57,13 +57,14 @@ class Scoring:
         return planned
 
     def _tell(self, run_id: str, planned: Planned) -> None:
-        """Who scores, and which columns are cast."""
+        """Who scores, and which columns are rounded."""
+        from augury.data.contract import EXACT
         from augury.inference.plan import read_casts, read_pins
 
         pins = read_pins(planned.plan)
         why = f": {pins.backend_reason}" if pins.backend_reason else ""
         text = f"Backend: {pins.backend}{why}."
-        casts = read_casts(planned.plan)
+        casts = [cast for cast in read_casts(planned.plan) if not cast.endswith(EXACT)]
         texts = [text, *([f"Casts: {'; '.join(casts)}."] if casts else [])]
 
         def write(connection: sa.Connection) -> None:
