@@ -103,7 +103,7 @@ def test_progress_is_told_by_stage(world: AuditWorld) -> None:
         on_progress=lambda stage, done, total: told.append((stage, done, total)),
     )
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
-    assert stages == ["stream", "events", "references", "runs", "outputs", "leases"]
+    assert stages == ["stream", "events", "references", "groups", "runs", "outputs", "leases"]
     assert all(done <= total for _, done, total in told if total is not None)
 
 
