@@ -108,6 +108,12 @@ def test_what_is_not_supported_says_why() -> None:
             from_lightgbm(read_file(booster.model_to_string().encode()))
 
 
+def test_linear_leaves_are_refused(tmp_path: Path) -> None:
+    _train("real", {"linear_tree": True}).save_model(tmp_path / "model.txt")
+    with pytest.raises(InvalidError, match="its leaves are linear models"):
+        get_flavor("lightgbm").infer(tmp_path / "model.txt")
+
+
 @cache
 def _frame() -> tuple[Any, Any]:
     rng = np.random.default_rng(0)

@@ -7,6 +7,7 @@ fit, end the process. So every index is checked here before anything, the librar
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MISSING_TYPES = 3
+_LINE = re.compile(
+    r"(Tree|[a-z_]+)=([-+.0-9a-z]+( [-+.0-9a-z]+)*)?|leaf_(features|coeff)=[-+.0-9a-z ]*"
+)
+_KNOWN = frozenset(
+    {"Tree", "num_leaves", "num_cat", "split_feature", "split_gain", "threshold", "decision_type",
+     "left_child", "right_child", "leaf_value", "leaf_weight", "leaf_count", "internal_value",
+     "internal_weight", "internal_count", "cat_boundaries", "cat_threshold", "is_linear",
+     "leaf_const", "num_features", "leaf_features", "leaf_coeff", "shrinkage"}
+)  # fmt: skip
 _MOST_FEATURES = 1 << 24
 
 
@@ -127,7 +137,7 @@ def read_file(raw: bytes) -> LightGBMFile:
         head, sections, tail = _split(text)
         model = LightGBMFile(
             header=_pairs(head),
-            trees=tuple(_tree(_pairs(section)) for section in sections),
+            trees=tuple(_tree(_tree_pairs(section)) for section in sections),
             parameters=_parameters(tail),
             pandas_categories=_pandas_categories(tail),
         )
@@ -164,6 +174,17 @@ def _pairs(section: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+def _tree_pairs(section: str) -> dict[str, str]:
+    """A tree's lines, exactly as the library writes them: it ends the process over others."""
+    pairs: dict[str, str] = {}
+    for line in section.rstrip("\n").split("\n"):
+        name, _, value = line.partition("=")
+        if not _LINE.fullmatch(line) or name not in _KNOWN or name in pairs:
+            raise ValueError(f"a tree's line that is none: {line[:40]!r}")
+        pairs[name] = value
+    return pairs
+
+
 def _parameters(tail: str) -> dict[str, str]:
     """Lines such as `[name: value]`."""
     lines = tail.partition("\nparameters:\n")[2].partition("\nend of parameters\n")[0]
@@ -190,6 +211,7 @@ def _tree(pairs: Mapping[str, str]) -> TreeText:
     num_sets = int(pairs.get("num_cat", "0"))
     boundaries = _integers(pairs, "cat_boundaries", num_sets + 1 if num_sets else 0)
     num_words = int(boundaries[-1]) if num_sets else 0
+    _check_rest(pairs, num_leaves)
     tree = TreeText(
         split_feature=_integers(pairs, "split_feature", inner),
         threshold=_reals(pairs, "threshold", inner),
@@ -227,7 +249,16 @@ def _reals(pairs: Mapping[str, str], name: str, size: int) -> NDArray[np.float64
 
 
 def _counts(pairs: Mapping[str, str], name: str, size: int) -> NDArray[np.float64] | None:
-    return _reals(pairs, name, size) if len(pairs.get(name, "").split()) == size else None
+    return _reals(pairs, name, size) if name in pairs else None
+
+
+def _check_rest(pairs: Mapping[str, str], num_leaves: int) -> None:
+    """What only the library reads: it ends the process over a line of another length."""
+    for name in ("leaf_weight", "leaf_count"):
+        _counts(pairs, name, num_leaves)
+    for name in ("split_gain", "internal_value", "internal_weight", "internal_count"):
+        _counts(pairs, name, num_leaves - 1)
+    float(pairs.get("shrinkage", "1"))
 
 
 def _check_shape(tree: TreeText) -> None:

@@ -157,6 +157,11 @@ def _column(name: str, categories: tuple[Any, ...] | None) -> InputColumn:
 
 
 def _task(model: LightGBMFile, path: Path) -> Task:
+    if any(tree.is_linear for tree in model.trees):  # their lines cannot all be checked beforehand
+        raise InvalidError(
+            f"model {path}: its leaves are linear models, which are not scored; train without "
+            "`linear_tree`"
+        )
     task = _CLASSES.get(model.objective, Task.REGRESSION)
     if task is not Task.MULTICLASS and model.num_outputs != 1:
         raise InvalidError(
