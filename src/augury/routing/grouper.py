@@ -49,8 +49,8 @@ from augury.storage.tables import group_members, groups, lanes, replays, rules, 
 _log = logging.getLogger(__name__)
 _LANES_AT_ONCE = 200
 _PAUSE_S = 0.05
-# the router has events to route meanwhile
-_BUDGET_S = 0.2
+# the router has events to route meanwhile; what is left over is looked at right after them
+_BUDGET_S = 0.03
 # raised limits and deleted rules, which no event of a lane tells of
 _THOROUGH_S = 2.0
 
@@ -75,9 +75,10 @@ class Grouper:
         self._versions = RuleVersions()
         self._next_s = 0.0
         self._next_thorough_s = 0.0
+        self.has_more = False  # the last look ran out of its budget: do not wait before the next
 
     def step(self) -> int:
-        """Looks at every lane in which something may be done, unless it did so just now.
+        """Looks at lanes in which something may be done, unless it did so just now.
 
         Returns:
             The number of runs accepted.
@@ -86,7 +87,7 @@ class Grouper:
             UnavailableError: the bus or the database did not answer; the next step goes on.
         """
         now_s = clock.monotonic_s()
-        if now_s < self._next_s:
+        if now_s < self._next_s and not self.has_more:
             return 0
         self._next_s = now_s + _PAUSE_S
         thorough = now_s >= self._next_thorough_s
@@ -111,6 +112,7 @@ class Grouper:
             The number of runs accepted.
         """
         until_s = clock.monotonic_s() + budget_s
+        self.has_more = False
         if thorough:
             begin_silences(self._database)
         with self._database.read() as connection:
@@ -123,8 +125,9 @@ class Grouper:
             found = _due_lanes(connection, passed, thorough=thorough)
         random.shuffle(found)  # several groupers meet in few lanes; nothing depends on the order
         started: Counter[str] = Counter()
-        for lane_id in found:
+        for num_done, lane_id in enumerate(found, 1):
             started += self._advance(lane_id, passed)
+            self.has_more = num_done < len(found)
             if clock.monotonic_s() > until_s:
                 break
         if started:

@@ -87,7 +87,7 @@ class Router:
         failures = 0
         while not stop.is_set():
             try:
-                self.step(_READ_S)
+                self.step(0.0 if self._grouper.has_more else _READ_S)
                 self._grouper.step()
                 self._tidy_when_due()
                 failures = 0
