@@ -18,12 +18,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scored]:
-    """An installation whose model takes seconds for the input `in/big.parquet`."""
+    """An installation whose model takes 10 s for `in/big.parquet`, 3 s for `in/middle.parquet`."""
     augury = Augury(tmp_path_factory.mktemp("runs"), workers=2)
     augury.up()
     world = Scored(augury, slow=True)
     world.apply(mode="distributed", target_shard_rows=10_000)
     write_file(world.folder / "in" / "big.parquet", 200_000, seed=5, row_group_rows=5_000)
+    write_file(world.folder / "in" / "middle.parquet", 60_000, seed=7, row_group_rows=5_000)
     yield world
     try:
         world.until_routed()
@@ -108,7 +109,7 @@ def test_three_modes_give_the_same_bytes_in_different_ways(slow: Scored) -> None
 
 
 def test_distributed_run_uses_every_worker(slow: Scored) -> None:
-    run = _over(slow, _start(slow))
+    run = _over(slow, _start(slow, rows="middle.parquet"))
     assert run.state == "SUCCEEDED"
     assert len({shard.worker_id for shard in slow.shards(run.id)}) == 2
 
@@ -137,7 +138,7 @@ def test_a_rule_acts_on_progress(slow: Scored) -> None:
         "half.yaml",
     )  # fmt: skip
     before = len(slow.rows(tables.runs, tables.runs.c.job_name == "half"))
-    big = _start(slow)
+    big = _start(slow, rows="middle.parquet")
     half: Callable[[], list[Any]] = lambda: list(  # noqa: E731
         slow.rows(tables.runs, tables.runs.c.job_name == "half")
     )
@@ -149,12 +150,12 @@ def test_a_rule_acts_on_progress(slow: Scored) -> None:
 
 
 def test_watch_follows_to_the_end(slow: Scored) -> None:
-    run_id = _start(slow, rows="big.parquet")
+    run_id = _start(slow, rows="middle.parquet")
     done = slow.augury.run("runs", "watch", run_id, timeout_s=120)
     assert done.returncode == 0, done.stderr
     assert "SUCCEEDED" in done.stdout + done.stderr
     logs = slow.augury.run("runs", "logs", run_id)
-    assert "Scoring 200000 rows" in logs.stdout
+    assert "Scoring 60000 rows" in logs.stdout
 
 
 def test_score_needs_no_service(slow: Scored) -> None:
