@@ -28,7 +28,7 @@ from augury.settings import Settings
 from augury.sources.announce import announce
 from augury.sources.schedules import tick
 from augury.sources.spec import ScheduleSpec, SourceSpec
-from augury.sources.store import apply_schedule, apply_source
+from augury.sources.store import apply_schedule, apply_source, delete_schedule
 from augury.storage import tables
 from augury.storage.database import Database
 from augury.storage.objects import open_store
@@ -249,6 +249,33 @@ def test_news_on_its_way_and_news_that_arrived_are_in_order(told: AuditWorld) ->
 def test_news_that_nobody_was_told_is_named(told: AuditWorld, check: str, source: str) -> None:
     told.change(sa.delete(tables.outbox).where(tables.outbox.c.source == source))
     assert told.broken() == {check}
+
+
+def _queued_for_nobody(told: AuditWorld) -> None:
+    told.database.transact(lambda c: delete_schedule(told.database, c, "minutely"))
+    _set_ticks(told, state="QUEUED")
+
+
+def _set_ticks(told: AuditWorld, **values: object) -> None:
+    told.change(sa.update(tables.ticks).where(tables.ticks.c.state == "MISSED").values(**values))
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "found"),
+    [
+        (_queued_for_nobody, "no such schedule, or a deleted one"),
+        (lambda told: _set_ticks(told, missed_count=0), "0"),
+        (lambda told: _set_ticks(told, state="LOST"), "LOST"),
+    ],
+    ids=["queued for nobody", "missed nothing", "no state"],
+)
+def test_a_tick_that_cannot_be_is_named(
+    told: AuditWorld, corrupt: Callable[[AuditWorld], None], found: str
+) -> None:
+    assert told.audit().checked["tick_state"] == 2
+    corrupt(told)
+    (violation,) = told.audit().violations
+    assert (violation.check, violation.found) == ("tick_state", found)
 
 
 def test_a_source_that_keeps_updates_to_itself_owes_no_event(

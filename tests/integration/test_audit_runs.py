@@ -268,8 +268,15 @@ def test_every_check_does_the_same_on_postgres(postgres_world: ScoredWorld) -> N
 def test_a_healthy_world_has_no_violation(world: ScoredWorld) -> None:
     report = world.audit(deep=True)
     assert (report.ok, report.violations, report.unknown) == (True, (), ())
-    idle = {"outbox_stale", "outbox_leftover", "tick_event", "object_event", "deletion_event"}
-    idle |= {"work_holder", "work_lease", "model_artifact", "job_artifact"}
+    idle = {"outbox_stale", "outbox_leftover", "object_event", "deletion_event"}
+    idle |= {
+        "tick_event",
+        "tick_state",
+        "work_holder",
+        "work_lease",
+        "model_artifact",
+        "job_artifact",
+    }
     idle |= {"archive_range", "archive_file", "archive_content", "archive_law", "archive_replay"}
     idle |= {"replay_outcome", "replay_epoch", "replay_state"}
     unused = {name for name, count in report.checked.items() if not count}

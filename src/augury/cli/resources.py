@@ -33,6 +33,12 @@ def _told_by(source: Resource) -> str:
     return str(spec.get("queue") or spec["uri"])
 
 
+def _when(schedule: Resource) -> str:
+    """Its rhythm in one cell."""
+    spec = schedule.spec
+    return str(spec.get("cron") or spec.get("at") or f"every {spec.get('every_s')} s")
+
+
 _COLUMNS: dict[str, dict[str, Callable[[Resource], object]]] = {
     "rule": {"actions": lambda rule: len(rule.spec["actions"]), "enabled": lambda r: r.enabled},
     "job": {
@@ -41,7 +47,7 @@ _COLUMNS: dict[str, dict[str, Callable[[Resource], object]]] = {
         "output": lambda job: job.spec["output"],
     },
     "schedule": {
-        "cron": lambda schedule: schedule.spec["cron"],
+        "when": _when,
         "timezone": lambda schedule: schedule.spec["timezone"],
         "enabled": lambda schedule: schedule.enabled,
     },

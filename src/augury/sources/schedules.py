@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -29,25 +28,23 @@ from augury.events.catalog import EventType
 from augury.events.envelope import Event, new_event
 from augury.resources.store import Kind, Resource
 from augury.settings import Settings
-from augury.sources.spec import Missed, ScheduleSpec
+from augury.sources.overlap import TickState, is_busy, settle, tick_event_key
+from augury.sources.rhythm import between
+from augury.sources.spec import Missed, Overlap, ScheduleSpec
 from augury.sources.store import enabled
 from augury.storage.database import Database
 from augury.storage.tables import schedule_versions, schedules, ticks
 
 _log = logging.getLogger(__name__)
+_COLUMNS = (ticks.c.nominal_at, ticks.c.missed_count, ticks.c.state)
 _LONGEST_WAIT_S = 1.0
 _LONGEST_BACKOFF_S = 5.0
 # most ticks that are decided in one transaction; of a longer absence, part by part
 _DECIDED_AT_ONCE = 2000
 _FIRED_AT_ONCE = 200
 _ON_TIME = timedelta(seconds=30)
-
-
-class TickState(StrEnum):
-    """What became of a tick."""
-
-    FIRED = "FIRED"  #: its event was emitted; missed_count ticks before it were not
-    MISSED = "MISSED"  #: the last of missed_count ticks that were not emitted
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_RHYTHM = ("cron", "every_s", "at", "timezone", "spring", "autumn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +61,12 @@ class Decision:
 
 
 def decide(
-    policy: Missed, due: Sequence[datetime], now: datetime, *, more: bool = False
+    policy: Missed,
+    due: Sequence[datetime],
+    now: datetime,
+    *,
+    more: bool = False,
+    limit: int | None = None,
 ) -> Decision:
     """Applies the policy to what is due (oldest first, at least one).
 
@@ -73,9 +75,14 @@ def decide(
         due: nominal instants that came due since the last decision.
         now: what counts as on time ends half a minute before.
         more: True if still later ones are due as well.
+        limit: of policy `bounded`: how many fire.
     """
     if policy is Missed.ALL:
         return Decision(fire=due, missed=())
+    if policy is Missed.BOUNDED and limit is not None:
+        # of a part, the newest are not the newest of all: they are decided with the next one
+        undecided = more and len(due) > limit
+        return Decision(fire=() if undecided else due[-limit:], missed=due[:-limit])
     late = policy is Missed.NONE and now - due[-1] > _ON_TIME
     if more or late:
         return Decision(fire=(), missed=due)
@@ -116,6 +123,7 @@ class Schedules:
         """
         found = enabled(self._database, Kind.SCHEDULE)
         fired = sum(self._tick(schedule) for schedule in found)
+        fired += release(self._database, found)
         if fired:
             self._flush()
         live = {(schedule.id, schedule.version) for schedule in found}
@@ -132,7 +140,7 @@ class Schedules:
             return 0
         spec = ScheduleSpec.model_validate(schedule.spec)
         fired = tick(self._database, schedule, spec, now)
-        self._nothing_before[key] = (now, spec.rhythm().after(now))
+        self._nothing_before[key] = (now, spec.rhythm().after(now) or _NEVER)
         return fired
 
     def _flush(self) -> None:
@@ -154,12 +162,19 @@ def tick(database: Database, schedule: Resource, spec: ScheduleSpec, now: dateti
     fired = 0
     while (start := _decided_until(database, schedule, now)) is not None:
         most = _FIRED_AT_ONCE if spec.missed is Missed.ALL else _DECIDED_AT_ONCE
-        due = list(islice(spec.rhythm().between(start, now), most + 1))
+        due = list(islice(between(spec.rhythm(), start, now), most + 1))
         if not due:
             break
-        decision = decide(spec.missed, due[:most], now, more=len(due) > most)
+        more = len(due) > most
+        decision = decide(spec.missed, due[:most], now, more=more, limit=spec.missed_limit)
         work = partial(
-            _record, database, schedule=schedule, start=start, now=now, decision=decision
+            _record,
+            database,
+            schedule=schedule,
+            policy=spec.overlap,
+            start=start,
+            now=now,
+            decision=decision,
         )
         fired += database.transact(work)
     return fired
@@ -193,12 +208,15 @@ def _counts_from(connection: sa.Connection, schedule_id: str) -> datetime:
         .order_by(schedule_versions.c.version.desc())
     ).all()
     begin: datetime = versions[0].created_at
-    rhythm = (versions[0].spec["cron"], versions[0].spec["timezone"])
     for version in versions:
-        if not version.enabled or (version.spec["cron"], version.spec["timezone"]) != rhythm:
+        if not version.enabled or _rhythm(version.spec) != _rhythm(versions[0].spec):
             break
         begin = version.created_at
     return begin
+
+
+def _rhythm(spec: Mapping[str, Any]) -> list[Any]:
+    return [spec.get(name) for name in _RHYTHM]
 
 
 def _record(
@@ -206,6 +224,7 @@ def _record(
     connection: sa.Connection,
     *,
     schedule: Resource,
+    policy: Overlap,
     start: datetime,
     now: datetime,
     decision: Decision,
@@ -218,12 +237,64 @@ def _record(
         return 0  # somebody else decided meanwhile
     num_missed = len(decision.missed)
     missed = [_row(schedule, at, TickState.MISSED, num_missed) for at in decision.missed[-1:]]
-    fire = [_row(schedule, at, TickState.FIRED, num_missed) for at in decision.fire]
-    inserted = database.insert_new(connection, ticks, missed + fire, ticks.c.nominal_at)
-    fresh = {row.nominal_at for row in inserted}
-    events = [_event(schedule, at, num_missed) for at in decision.fire if at in fresh]
+    settled = _settled(connection, schedule, policy, decision.fire)
+    # the first of those that fire says how many it comes after
+    counts = [num_missed] + [0] * len(settled)
+    rows = [
+        _row(schedule, at, state, count)
+        for (at, state), count in zip(settled, counts, strict=False)
+    ]
+    inserted = database.insert_new(connection, ticks, missed + rows, *_COLUMNS)
+    fired = [row for row in sorted(inserted) if row.state == TickState.FIRED]
+    events = [_event(schedule, row.nominal_at, row.missed_count) for row in fired]
     emit(database, connection, events)
-    return len(events)
+    return len(fired)
+
+
+def _settled(
+    connection: sa.Connection, schedule: Resource, policy: Overlap, fire: Sequence[datetime]
+) -> list[tuple[datetime, TickState]]:
+    if policy is Overlap.ALLOW or not fire:
+        return settle(policy, fire, busy=False)
+    waiting = sa.select(sa.func.count()).where(
+        ticks.c.schedule_id == schedule.id, ticks.c.state == TickState.QUEUED
+    )
+    num_queued = connection.scalar(waiting) or 0
+    return settle(policy, fire, busy=is_busy(connection, schedule), num_queued=num_queued)
+
+
+def release(database: Database, live: Sequence[Resource]) -> int:
+    """Fires the oldest queued tick of each of these schedules whose previous tick's work is over.
+
+    Returns:
+        Number of events emitted.
+    """
+    with database.read() as connection:
+        waiting = set(
+            connection.scalars(
+                sa.select(ticks.c.schedule_id).where(ticks.c.state == TickState.QUEUED).distinct()
+            )
+        )
+        free = [s for s in live if s.id in waiting and not is_busy(connection, s)]
+    return sum(database.transact(partial(_release, database, schedule=s)) for s in free)
+
+
+def _release(database: Database, connection: sa.Connection, *, schedule: Resource) -> int:
+    if connection.execute(database.lock_rows(_live(schedule))).first() is None:
+        return 0
+    queued = (ticks.c.schedule_id == schedule.id, ticks.c.state == TickState.QUEUED)
+    oldest = connection.execute(
+        sa.select(*_COLUMNS).where(*queued).order_by(ticks.c.nominal_at).limit(1)
+    ).first()
+    if oldest is None or is_busy(connection, schedule):
+        return 0  # somebody else was faster
+    connection.execute(
+        sa.update(ticks)
+        .where(*queued, ticks.c.nominal_at == oldest.nominal_at)
+        .values(state=TickState.FIRED, recorded_at=clock.utc_now())
+    )
+    emit(database, connection, [_event(schedule, oldest.nominal_at, oldest.missed_count)])
+    return 1
 
 
 def _live(schedule: Resource) -> sa.Select[Any]:
@@ -248,11 +319,12 @@ def _row(
 
 
 def _event(schedule: Resource, nominal_at: datetime, missed_count: int) -> Event:
-    nominal = clock.iso(nominal_at)
+    source, event_id = tick_event_key(schedule, nominal_at)
+    data = {
+        "schedule": schedule.name,
+        "nominal_at": clock.iso(nominal_at),
+        "missed_count": missed_count,
+    }
     return new_event(
-        EventType.SCHEDULE_TICKED,
-        {"schedule": schedule.name, "nominal_at": nominal, "missed_count": missed_count},
-        source=f"augury/schedules/{schedule.name}",
-        subject=schedule.name,
-        event_id=f"{schedule.id}:{nominal}",
+        EventType.SCHEDULE_TICKED, data, source=source, subject=schedule.name, event_id=event_id
     )

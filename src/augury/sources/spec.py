@@ -16,8 +16,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from augury.actions.fields import SecretName
 from augury.errors import InvalidError
 from augury.events.normalise import Provider
-from augury.sources.cron import Cron, checked_expression, checked_zone
+from augury.sources.cron import Cron, checked_expression
+from augury.sources.local_time import Autumn, LocalTime, Spring, checked_zone
+from augury.sources.rhythm import Every, Once, Rhythm, checked_time
 from augury.storage.objects import canonical_url
+
+MOST_BOUNDED = 200  # ticks that fire in one transaction
+_LONGEST_EVERY_S = 366 * 86_400
 
 type ObjectEvent = Literal["created", "updated", "deleted", "read"]
 
@@ -30,6 +35,15 @@ class Missed(StrEnum):
     LAST = "last"  #: the last one fires, the others are one recorded row
     NONE = "none"  #: none fires, unless it is less than half a minute late
     ALL = "all"  #: each fires, oldest first
+    BOUNDED = "bounded"  #: the newest `missed_limit` fire, the others are one recorded row
+
+
+class Overlap(StrEnum):
+    """What becomes of a tick while a run that the previous tick started is active."""
+
+    ALLOW = "allow"  #: it fires all the same
+    SKIP = "skip"  #: it does not fire, and is recorded
+    QUEUE = "queue"  #: it fires once that run is over, ticks in their order
 
 
 class _Spec(BaseModel):
@@ -271,25 +285,76 @@ class SourceSpec(_Spec):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+def _time(text: str) -> str:
+    checked_time(text)
+    return text
+
+
+def _one_rhythm(at: str | None, info: ValidationInfo) -> str | None:
+    """Looked at where the last of the three is: faults of the others are their own."""
+    if {"cron", "every_s"} <= info.data.keys():
+        given = [name for name in ("cron", "every_s") if info.data[name] is not None]
+        given += ["at"] if at is not None else []
+        if len(given) != 1:
+            found = " and ".join(given) or "nothing"
+            raise ValueError(f"expected exactly one of cron, every_s and at, found {found}")
+    return at
+
+
+def _only_bounded(limit: int | None, info: ValidationInfo) -> int | None:
+    bounded = info.data.get("missed") is Missed.BOUNDED
+    if "missed" in info.data and bounded is not (limit is not None):
+        raise ValueError(
+            f"expected it together with missed: bounded, found {limit or 'nothing'} with missed: "
+            f"{info.data['missed']}"
+        )
+    return limit
+
+
 class ScheduleSpec(_Spec):
-    """A schedule: when it ticks.
+    """A schedule: when it ticks. It has exactly one of `cron`, `every_s` and `at`.
 
     Attributes:
         cron: five fields (minute, hour, day of month, month, day of week), six with seconds
-            first, or `@hourly`, `@daily` and the like; see `sources.cron` for what happens when
-            clocks are put forward or back.
-        timezone: IANA name of the zone whose local time the fields mean.
+            first, or `@hourly`, `@daily` and the like.
+        every_s: seconds between two ticks, at most a leap year, counted from 1970-01-01T00:00Z.
+        at: the one time at which it ticks, from 1970 to 9998; local time of `timezone` if it
+            names no zone. One that is past when it is applied never ticks.
+        timezone: IANA name of the zone whose local time `cron` and `at` mean.
+        spring: what a local time means that is skipped when clocks go forward: `next`, the
+            instant of the change, or `skip`, nothing.
+        autumn: what a local time means that comes twice when clocks go back: `first`, `second`
+            or `both`. Neither concerns a cron whose hour is `*`: it keeps its beat in real time.
         missed: what becomes of ticks that no scheduler was there for.
+        missed_limit: where `missed` is `bounded`: how many of them fire, the newest.
+        overlap: what becomes of a tick while a run that the previous one started is active.
         enabled: False: it does not tick, and what comes due meanwhile is not missed.
         description: for people.
     """
 
-    cron: Annotated[str, AfterValidator(checked_expression)]
+    cron: Annotated[str, AfterValidator(checked_expression)] | None = None
+    every_s: Annotated[int, Field(ge=1, le=_LONGEST_EVERY_S)] | None = None
+    at: Annotated[Annotated[str, AfterValidator(_time)] | None, AfterValidator(_one_rhythm)] = (
+        _NOT_GIVEN
+    )
     timezone: Annotated[str, AfterValidator(checked_zone)] = "UTC"
+    spring: Spring = Spring.NEXT
+    autumn: Autumn = Autumn.FIRST
     missed: Missed = Missed.LAST
+    missed_limit: Annotated[
+        Annotated[int, Field(ge=1, le=MOST_BOUNDED)] | None, AfterValidator(_only_bounded)
+    ] = _NOT_GIVEN
+    overlap: Overlap = Overlap.ALLOW
     enabled: bool = True
     description: str | None = None
 
-    def rhythm(self) -> Cron:
+    def rhythm(self) -> Rhythm:
         """The instants at which it ticks."""
-        return Cron(self.cron, self.timezone)
+        if self.every_s is not None:
+            return Every(self.every_s)
+        local = LocalTime(self.timezone, spring=self.spring, autumn=self.autumn)
+        return Once(self.at, local) if self.at is not None else Cron(self.cron or "", local)
+
+    def stored(self) -> dict[str, Any]:
+        """As it is kept and shown: without what was not given."""
+        return self.model_dump(mode="json", exclude_none=True)

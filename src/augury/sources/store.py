@@ -9,8 +9,10 @@ import sqlalchemy as sa
 
 from augury.resources import store
 from augury.resources.store import Change, Kind, Resource
+from augury.sources.overlap import TickState
 from augury.sources.spec import ScheduleSpec, SourceSpec
 from augury.storage.database import Database
+from augury.storage.tables import ticks
 
 _PAGE = 500
 
@@ -37,20 +39,22 @@ def apply_schedule(
 ) -> tuple[Resource, Change]:
     """Creates or updates a schedule; the same spec changes nothing.
 
-    A new schedule, one that is enabled and one whose cron or zone changed ticks from now on:
-    nothing that would have been due before is missed.
+    A new schedule, one that is enabled and one whose rhythm changed ticks from now on: nothing
+    that would have been due before is missed.
     """
-    stored = spec.model_dump(mode="json")
-    return store.put(database, connection, Kind.SCHEDULE, name, stored, enabled=spec.enabled)
+    return store.put(database, connection, Kind.SCHEDULE, name, spec.stored(), enabled=spec.enabled)
 
 
 def delete_schedule(database: Database, connection: sa.Connection, name: str) -> Resource:
-    """Deletes a schedule; its ticks stay recorded.
+    """Deletes a schedule; its ticks stay recorded, and those that waited do not fire any more.
 
     Raises:
         NotFoundError: no such schedule.
     """
-    return store.delete(database, connection, Kind.SCHEDULE, name)
+    deleted = store.delete(database, connection, Kind.SCHEDULE, name)
+    waiting = (ticks.c.schedule_id == deleted.id, ticks.c.state == TickState.QUEUED)
+    connection.execute(sa.update(ticks).where(*waiting).values(state=TickState.SKIPPED))
+    return deleted
 
 
 def enabled(database: Database, kind: Kind) -> list[Resource]:

@@ -93,9 +93,15 @@ ticks = sa.Table(
     metadata,
     sa.Column("schedule_id", _Id, primary_key=True),
     sa.Column("nominal_at", UtcDateTime, primary_key=True),
-    sa.Column("state", sa.String(16), nullable=False),  # FIRED | MISSED
+    sa.Column("state", sa.String(16), nullable=False),  # FIRED | MISSED | SKIPPED | QUEUED
     sa.Column("missed_count", sa.Integer, nullable=False, server_default="0"),
     _at("recorded_at"),
+    sa.Index(
+        "ix_ticks_queued",
+        "schedule_id",
+        sqlite_where=sa.text("state = 'QUEUED'"),
+        postgresql_where=sa.text("state = 'QUEUED'"),
+    ),
 )
 source_objects = sa.Table(
     "source_objects",  # what a watcher has seen, so that a listing announces only what is new

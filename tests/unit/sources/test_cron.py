@@ -6,14 +6,21 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from augury.sources.cron import Cron
+from augury.sources.local_time import Autumn, LocalTime, Spring, checked_zone
+from augury.sources.rhythm import Every, Once, between
 
 
 def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def ticks(cron: str, zone: str, start: str, end: str) -> list[str]:
-    return [f"{t:%m-%d %H:%M}" for t in Cron(cron, zone).between(at(start), at(end))]
+def rhythm(cron: str, zone: str, spring: str = "next", autumn: str = "first") -> Cron:
+    return Cron(cron, LocalTime(zone, spring=Spring(spring), autumn=Autumn(autumn)))
+
+
+def ticks(cron: str, zone: str, start: str, end: str, **policy: str) -> list[str]:
+    found = between(rhythm(cron, zone, **policy), at(start), at(end))
+    return [f"{t:%m-%d %H:%M}" for t in found]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +177,7 @@ def test_a_schedule_of_every_hour_keeps_its_beat(zone: str) -> None:
         start, end = day - timedelta(days=1), day + timedelta(days=2)
         quarters = (start + timedelta(minutes=15 * step) for step in range(1, 3 * 96 + 1))
         expected = [q for q in quarters if q.astimezone(ZoneInfo(zone)).minute in (0, 30)]
-        assert list(Cron("*/30 * * * *", zone).between(start, end)) == expected
+        assert list(between(rhythm("*/30 * * * *", zone), start, end)) == expected
 
 
 @pytest.mark.parametrize("zone", ZONES)
@@ -178,7 +185,7 @@ def test_a_schedule_of_every_hour_keeps_its_beat(zone: str) -> None:
 def test_a_schedule_of_fixed_hours_ticks_once_a_day(zone: str, hour: int) -> None:
     """The oracle: one tick for each day of the local calendar, moved only if it is skipped."""
     local = ZoneInfo(zone)
-    found = list(Cron(f"30 {hour} * * *", zone).between(at("2026-01-02"), at("2027-01-02")))
+    found = list(between(rhythm(f"30 {hour} * * *", zone), at("2026-01-02"), at("2027-01-02")))
     days = [instant.astimezone(local).date() for instant in found]
     assert days == [days[0] + timedelta(days=number) for number in range(365)]
     for instant in found:
@@ -188,15 +195,15 @@ def test_a_schedule_of_fixed_hours_ticks_once_a_day(zone: str, hour: int) -> Non
 
 
 def test_instants_are_later_never_the_same() -> None:
-    cron = Cron("*/5 * * * *", "Europe/Berlin")
+    cron = rhythm("*/5 * * * *", "Europe/Berlin")
     assert cron.after(at("2026-01-01T00:05")) == at("2026-01-01T00:10")
     assert cron.after(at("2026-01-01T00:04:59.999999")) == at("2026-01-01T00:05")
     assert cron.after(at("2026-01-01T00:05:00.000001")) == at("2026-01-01T00:10")
 
 
 def test_seconds_come_first() -> None:
-    cron = Cron("*/20 * * * * *", "UTC")
-    assert list(cron.between(at("2026-01-01"), at("2026-01-01T00:01"))) == [
+    cron = rhythm("*/20 * * * * *", "UTC")
+    assert list(between(cron, at("2026-01-01"), at("2026-01-01T00:01"))) == [
         at("2026-01-01T00:00:20"), at("2026-01-01T00:00:40"), at("2026-01-01T00:01:00"),
     ]  # fmt: skip
 
@@ -216,15 +223,91 @@ def test_seconds_come_first() -> None:
 )
 def test_what_is_no_cron_expression(cron: str) -> None:
     with pytest.raises(ValueError, match="expected a cron expression of five fields"):
-        Cron(cron, "UTC")
+        rhythm(cron, "UTC")
 
 
 def test_a_day_that_never_comes() -> None:
     with pytest.raises(ValueError, match="names no instant"):
-        Cron("0 0 30 2 *", "UTC")
+        rhythm("0 0 30 2 *", "UTC")
 
 
 @pytest.mark.parametrize("zone", ["", "Mars/Olympus", "../etc/passwd", "europe"])
 def test_what_is_no_time_zone(zone: str) -> None:
     with pytest.raises(ValueError, match="expected an IANA time zone"):
-        Cron("0 0 * * *", zone)
+        checked_zone(zone)
+
+
+# --- what happens when clocks are changed: every policy, four zones, both transitions -------------
+
+# zone, day of the change, a time that is skipped or doubled, its instants: of the change or none;
+# the first, the second
+SPRING = [
+    ("Europe/Berlin", "2026-03-28T12:00", "30 2 * * *", "03-29 01:00", "03-30 00:30"),
+    ("America/New_York", "2026-03-07T12:00", "30 2 * * *", "03-08 07:00", "03-09 06:30"),
+    ("Australia/Lord_Howe", "2026-10-03T00:00", "15 2 * * *", "10-03 15:30", "10-04 15:15"),
+    ("America/Havana", "2026-03-07T12:00", "30 0 * * *", "03-08 05:00", "03-09 04:30"),
+]
+AUTUMN = [
+    ("Europe/Berlin", "2026-10-24T12:00", "30 2 * * *", "10-25 00:30", "10-25 01:30"),
+    ("America/New_York", "2026-10-31T12:00", "30 1 * * *", "11-01 05:30", "11-01 06:30"),
+    ("Australia/Lord_Howe", "2026-04-04T00:00", "45 1 * * *", "04-04 14:45", "04-04 15:15"),
+    ("America/Havana", "2026-10-31T12:00", "30 0 * * *", "11-01 04:30", "11-01 05:30"),
+]
+
+
+@pytest.mark.parametrize(("zone", "start", "cron", "change", "next_day"), SPRING)
+@pytest.mark.parametrize("autumn", list(Autumn))
+def test_a_skipped_time(
+    zone: str, start: str, cron: str, change: str, next_day: str, autumn: str
+) -> None:
+    end = (at(start) + timedelta(hours=45)).isoformat()[:16]
+    moved = ticks(cron, zone, start, end, spring="next", autumn=autumn)
+    left_out = ticks(cron, zone, start, end, spring="skip", autumn=autumn)
+    assert moved == [change, next_day]
+    assert left_out == [next_day]
+
+
+@pytest.mark.parametrize(("zone", "start", "cron", "first", "second"), AUTUMN)
+@pytest.mark.parametrize("spring", list(Spring))
+def test_a_doubled_time(
+    zone: str, start: str, cron: str, first: str, second: str, spring: str
+) -> None:
+    end = (at(start) + timedelta(hours=24)).isoformat()[:16]
+    for autumn, expected in [("first", [first]), ("second", [second]), ("both", [first, second])]:
+        assert ticks(cron, zone, start, end, spring=spring, autumn=autumn) == expected
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("spring", list(Spring))
+@pytest.mark.parametrize("autumn", list(Autumn))
+def test_many_fixed_times_against_a_naive_oracle(zone: str, spring: str, autumn: str) -> None:
+    """The oracle takes every quarter of an hour that the schedule names, and asks for instants."""
+    local = LocalTime(zone, spring=Spring(spring), autumn=Autumn(autumn))
+    for day in changes(zone):
+        start, end = day - timedelta(days=1), day + timedelta(days=2)
+        naive = (
+            start.replace(tzinfo=None) - timedelta(days=2) + timedelta(minutes=15 * n)
+            for n in range(96 * 7)
+        )
+        named = [wall for wall in naive if wall.hour in {0, 1, 2, 3, 23}]
+        expected = sorted({i for wall in named for i in local.instants(wall) if start < i <= end})
+        assert list(between(Cron("*/15 0-3,23 * * *", local), start, end)) == expected
+
+
+def test_every_so_many_seconds_counts_from_the_epoch() -> None:
+    found = list(between(Every(90), at("2026-01-01T00:00:01"), at("2026-01-01T00:04:30")))
+    assert [f"{t:%M:%S}" for t in found] == ["01:30", "03:00", "04:30"]
+    assert Every(86_400).after(at("2026-01-01T12:00")) == at("2026-01-02")
+
+
+def test_once() -> None:
+    berlin = LocalTime("Europe/Berlin")
+    for text in ("2026-12-01T06:00", "2026-12-01T05:00:00Z", "2026-12-01T00:00-05:00"):
+        once = Once(text, berlin)
+        assert once.after(at("2026-01-01")) == at("2026-12-01T05:00")
+        assert once.after(at("2026-12-01T05:00")) is None
+    never = Once("2026-03-29T02:30", LocalTime("Europe/Berlin", spring=Spring.SKIP))
+    assert never.after(at("2026-01-01")) is None
+    for text in ("tomorrow", "2026-13-01", "0001-01-01T00:00+23:00", "9999-12-31T23:59"):
+        with pytest.raises(ValueError, match="expected a time such as"):
+            Once(text, berlin)

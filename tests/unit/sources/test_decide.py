@@ -29,3 +29,15 @@ def test_all_fire() -> None:
 def test_of_a_part_none_is_the_last() -> None:
     assert decide(Missed.LAST, DUE, NOON, more=True) == Decision(fire=(), missed=DUE)
     assert decide(Missed.NONE, DUE, NOON, more=True) == Decision(fire=(), missed=DUE)
+
+
+def test_bounded_fires_the_newest() -> None:
+    late = NOON + timedelta(days=3)
+    found = decide(Missed.BOUNDED, DUE, late, limit=2)
+    assert found == Decision(fire=DUE[1:], missed=DUE[:1])
+    assert decide(Missed.BOUNDED, DUE, late, limit=9) == Decision(fire=DUE, missed=[])
+
+
+def test_of_a_part_the_newest_are_decided_with_the_next() -> None:
+    found = decide(Missed.BOUNDED, DUE, NOON, more=True, limit=1)
+    assert found == Decision(fire=(), missed=DUE[:2])

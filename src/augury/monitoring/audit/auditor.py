@@ -67,6 +67,7 @@ from augury.monitoring.audit.stream import (
     count_stream,
     stream_pages,
 )
+from augury.monitoring.audit.tick_checks import STATE_CHECKS
 from augury.settings import Settings
 from augury.storage.database import Database
 from augury.storage.tables import (
@@ -77,6 +78,7 @@ from augury.storage.tables import (
     model_versions,
     outbox,
     runs,
+    ticks,
 )
 
 _OPEN = "OPEN"
@@ -102,6 +104,7 @@ CHECKS: tuple[Check[Any], ...] = (
     *GROUP_CHECKS,
     *OUTBOX_CHECKS,
     *TICK_CHECKS,
+    *STATE_CHECKS,
     *OBJECT_CHECKS,
     *DELETION_CHECKS,
     *RUN_CHECKS,
@@ -251,6 +254,9 @@ class _Audit:
                 self._tally.run(checks, page, len(page.facts))
                 done += len(page.facts)
                 self._on_progress(stage, done, None)
+        num_ticks = self._count(ticks)
+        with self._database.read() as connection:
+            self._tally.run(STATE_CHECKS, connection, num_ticks)
 
     def _runs(self) -> None:
         total, done = self._count(runs), 0
