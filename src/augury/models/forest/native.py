@@ -8,12 +8,11 @@ their own library.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augury.errors import CorruptError, LimitError, UnsupportedError
+from augury.models.compiled import CompiledLibrary
 from augury.models.forest.ensemble import CATEGORICAL, Ensemble, Tree, joined
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 #: what `forest_instructions` answers
 INSTRUCTIONS = ("baseline", "AVX2", "AVX-512")
-LIBRARY = Path(__file__).with_name("_forest.so")
 _REAL = {"float32": 0, "float64": 1}
 _NUM_FACTS = 8
 _POINTER = ctypes.c_void_p
@@ -54,29 +52,6 @@ class _Spec(ctypes.Structure):
     )
 
 
-@cache
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The library, or None and why not."""
-    if not LIBRARY.exists():
-        return None, f"{LIBRARY} was not built; see scripts/build_native.py"
-    try:
-        library = ctypes.CDLL(str(LIBRARY))
-    except OSError as error:
-        return None, f"{LIBRARY} cannot be loaded: {error}"
-    library.forest_digest.restype = ctypes.c_char_p
-    if library.forest_digest().decode() != _digest():
-        return None, f"{LIBRARY} was built from other sources; run scripts/build_native.py"
-    _declare(library)
-    return library, ""
-
-
-def _digest() -> str:
-    """Names the source as scripts/build_native.py does."""
-    folder = LIBRARY.with_name("native")
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".c", ".h", ".inc"})
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
-
-
 def _declare(library: ctypes.CDLL) -> None:
     size, real = ctypes.c_int64, ctypes.c_float
     library.forest_build.restype = _POINTER
@@ -106,26 +81,10 @@ def _declare(library: ctypes.CDLL) -> None:
         getattr(library, name).argtypes = (_POINTER, size)
 
 
-def available() -> bool:
-    """True if the kernel was built for this machine."""
-    return _load()[0] is not None
-
-
-def reason() -> str:
-    """Why the kernel is not available; empty if it is."""
-    return _load()[1]
-
-
-def library() -> ctypes.CDLL:
-    """The library.
-
-    Raises:
-        UnsupportedError: it is not available.
-    """
-    loaded, why = _load()
-    if loaded is None:
-        raise UnsupportedError(f"the kernel is not there: {why}")
-    return loaded
+_COMPILED = CompiledLibrary(Path(__file__).with_name("_forest.so"), "forest", _declare)
+available = _COMPILED.available
+reason = _COMPILED.reason
+library = _COMPILED.get
 
 
 def instructions() -> str:

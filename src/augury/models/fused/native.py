@@ -8,13 +8,12 @@ scikit-learn itself.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from augury.errors import LimitError, UnsupportedError
+from augury.errors import LimitError
+from augury.models.compiled import CompiledLibrary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 #: what `fused_instructions` answers
 INSTRUCTIONS = ("baseline", "AVX2")
-LIBRARY = Path(__file__).with_name("_fused.so")
 _POINTER = ctypes.c_void_p
 _SIZE = ctypes.c_int64
 # enum column_type
@@ -72,52 +70,17 @@ class ProgramStruct(ctypes.Structure):
     )  # fmt: skip
 
 
-@cache
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The library, or None and why not."""
-    if not LIBRARY.exists():
-        return None, f"{LIBRARY} was not built; see scripts/build_native.py"
-    try:
-        library = ctypes.CDLL(str(LIBRARY))
-    except OSError as error:
-        return None, f"{LIBRARY} cannot be loaded: {error}"
-    library.fused_digest.restype = ctypes.c_char_p
-    if library.fused_digest().decode() != _digest():
-        return None, f"{LIBRARY} was built from other sources; run scripts/build_native.py"
+def _declare(library: ctypes.CDLL) -> None:
     arguments = (_POINTER, _POINTER, _SIZE, _POINTER, _POINTER, ctypes.c_int)
     library.fused_margins.argtypes = arguments
     library.fused_features.argtypes = arguments
     library.fused_features.restype = None
-    return library, ""
 
 
-def _digest() -> str:
-    """Names the source as scripts/build_native.py does."""
-    folder = LIBRARY.with_name("native")
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".c", ".h", ".inc"})
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
-
-
-def available() -> bool:
-    """True if the library was built for this machine."""
-    return _load()[0] is not None
-
-
-def reason() -> str:
-    """Why the library is not available; empty if it is."""
-    return _load()[1]
-
-
-def library() -> ctypes.CDLL:
-    """The library.
-
-    Raises:
-        UnsupportedError: it is not available.
-    """
-    loaded, why = _load()
-    if loaded is None:
-        raise UnsupportedError(f"the kernel is not there: {why}")
-    return loaded
+_COMPILED = CompiledLibrary(Path(__file__).with_name("_fused.so"), "fused", _declare)
+available = _COMPILED.available
+reason = _COMPILED.reason
+library = _COMPILED.get
 
 
 def instructions() -> str:

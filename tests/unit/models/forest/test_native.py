@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from augury.errors import UnsupportedError
+from augury.models.compiled import CompiledLibrary
 from augury.models.forest import available, instructions, native, reason
 from augury.models.forest.ensemble import Ensemble, Tree
 
@@ -26,21 +27,18 @@ def test_without_the_library_the_reason_is_told(
     library = tmp_path / "_forest.so"
     if content is not None:
         library.write_bytes(content)
-    monkeypatch.setattr(native, "LIBRARY", library)
-    native._load.cache_clear()
-    try:
-        assert not available()
-        assert str(library) in reason()
-        one = np.zeros(1, dtype=np.int32)
-        leaf = Tree(
-            left=one - 1, right=one - 1, feature=one, threshold=np.zeros(1),
-            flags=np.zeros(1, dtype=np.uint8), value=np.zeros((1, 1)),
-        )  # fmt: skip
-        ensemble = Ensemble(
-            trees=[leaf], num_features=1, num_outputs=1, compare="float32", accumulate="float32",
-            initial=np.zeros(1),
-        )  # fmt: skip
-        with pytest.raises(UnsupportedError, match="the kernel is not there"):
-            native.Compiled(ensemble)
-    finally:
-        native._load.cache_clear()
+    broken = CompiledLibrary(library, "forest", native._declare)
+    assert not broken.available()
+    assert str(library) in broken.reason()
+    monkeypatch.setattr(native, "library", broken.get)
+    one = np.zeros(1, dtype=np.int32)
+    leaf = Tree(
+        left=one - 1, right=one - 1, feature=one, threshold=np.zeros(1),
+        flags=np.zeros(1, dtype=np.uint8), value=np.zeros((1, 1)),
+    )  # fmt: skip
+    ensemble = Ensemble(
+        trees=[leaf], num_features=1, num_outputs=1, compare="float32", accumulate="float32",
+        initial=np.zeros(1),
+    )  # fmt: skip
+    with pytest.raises(UnsupportedError, match="the kernel is not there"):
+        native.Compiled(ensemble)
