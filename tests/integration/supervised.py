@@ -22,11 +22,12 @@ _HABITS = {
     # ends as soon as it is asked
     "good": _READY + "time.sleep(600)",
     # finishes what it does, and says so, before it ends
-    "slow": _READY
-    + "signal.signal(15, lambda *a: (time.sleep(.3), print('finished', flush=True), os._exit(0)));"
-    "time.sleep(600)",
+    "slow": "import os, signal, time; "
+    "signal.signal(15, lambda *a: (time.sleep(.3), print('finished', flush=True), os._exit(0))); "
+    + _READY
+    + "time.sleep(600)",
     # does not listen
-    "deaf": _READY + "signal.signal(15, signal.SIG_IGN); time.sleep(600)",
+    "deaf": "import signal; signal.signal(15, signal.SIG_IGN); " + _READY + "time.sleep(600)",
     # leaves a process behind that does not listen either
     "parent": "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import signal, "
     "time; signal.signal(15, signal.SIG_IGN); time.sleep(600)']); " + _READY + "time.sleep(600)",
