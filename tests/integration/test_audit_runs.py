@@ -150,7 +150,12 @@ def a_shard_counted_as_set_aside_that_is_not(world: ScoredWorld) -> None:
 
 @_CORRUPTIONS.breaks("run_event")
 def a_second_failure_of_a_resumed_run_that_nobody_heard_of(world: ScoredWorld) -> None:
-    _change(world, world.runs("FAILED")[0], num_resumes=1)
+    _change(world, world.runs("FAILED")[0], num_resumes=1, num_returns=1)
+
+
+@_CORRUPTIONS.breaks("run_event")
+def a_run_that_waits_for_somebody_who_was_never_told(world: ScoredWorld) -> None:
+    _change(world, _begun(world), state="NEEDS_ATTENTION")
 
 
 @_CORRUPTIONS.breaks("run_work")

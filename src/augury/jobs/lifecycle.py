@@ -101,6 +101,7 @@ def transition(
     if to is RunState.IN_PROGRESS:
         now = sa.literal(clock.utc_now(), runs.c.time_started.type)
         values["time_started"] = sa.func.coalesce(runs.c.time_started, now)
+        values["num_returns"] = runs.c.num_returns + _comes_back()
     if to in TERMINAL and to is not RunState.DELETED:
         values["time_finished"] = clock.utc_now()
         # a script's output stays, whatever became of the run
@@ -137,6 +138,11 @@ def _is_script() -> sa.ColumnElement[bool]:
     return runs.c.kind == "script"
 
 
+def _comes_back() -> sa.ColumnElement[int]:
+    """1 if the run was in progress before, 0 if it only begins."""
+    return sa.case((runs.c.state == RunState.NEEDS_ATTENTION, 1), else_=0)
+
+
 def _was_interrupted(run_id: str) -> sa.ColumnElement[bool]:
     """True if something was claimed twice: the first holder may have left a temporary file."""
     return sa.exists().where(work.c.run_id == run_id, work.c.token > 1)
@@ -171,18 +177,22 @@ def _state_event(row: Any) -> Event:
         data["num_quarantined"] = row.num_quarantined
     if row.reason is not None or state is RunState.FAILED:
         data |= {"reason": row.reason, "details": row.lifecycle_details}
-    return _event(row, _EVENT_TYPES[state], data, lifecycle_name(state, row.num_resumes))
+    return _event(row, _EVENT_TYPES[state], data, lifecycle_name(state, row.num_returns))
 
 
-def lifecycle_name(state: str, num_resumes: int) -> str:
-    """What the id of a state's event ends with: a resumed run may fail again, which is news."""
-    return f"{state}:{num_resumes}" if num_resumes else state
+def lifecycle_name(state: str, num_returns: int) -> str:
+    """What the id of a state's event ends with: a state that is entered again is news.
+
+    Between two returns to IN_PROGRESS no state can be entered twice (`TRANSITIONS` has no other
+    way round), so state and number name an entry for good.
+    """
+    return f"{state}:{num_returns}" if num_returns else state
 
 
 def resumed_event(row: Any) -> Event:
     """Says that a run goes on that had ended."""
     data = {**_event_data(row), "num_resumes": row.num_resumes}
-    return _event(row, EventType.RUN_RESUMED, data, lifecycle_name("RESUMED", row.num_resumes))
+    return _event(row, EventType.RUN_RESUMED, data, lifecycle_name("RESUMED", row.num_returns))
 
 
 def _script_data(row: Any) -> dict[str, Any]:
@@ -219,7 +229,6 @@ def _event(row: Any, event_type: str, data: dict[str, Any], what: str) -> Event:
         data,
         source=OWN_SOURCE,
         subject=f"runs/{row.id}",
-        # NEEDS_ATTENTION and back would repeat an id: then it is the same news again
         event_id=f"{row.id}:{what}",
     )
 

@@ -123,6 +123,7 @@ def _revive(connection: sa.Connection, run: Run) -> Any:
         "time_finished": None,
         "time_resumed": clock.utc_now(),
         "num_resumes": run.num_resumes + 1,
+        "num_returns": run.num_returns + 1,
         # a worker that has not noticed the end goes on, and holds the run as before
         "host": run.host if num_held else None,
         "cleaning_at": None,

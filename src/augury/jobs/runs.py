@@ -70,6 +70,8 @@ class Run:
         cleaning_at: when removing its parts began.
         time_resumed: when it was resumed last.
         num_resumes: how often it was resumed.
+        num_returns: how often it came back to IN_PROGRESS, resumed or from NEEDS_ATTENTION; its
+            events of later states carry the number in their ids.
         generation: of its manifest: 1, and one more for each retry of its rejected rows.
         shards_isolated: given up because they keep killing or outlasting their workers; the others
             are finished before the run fails.
@@ -118,6 +120,7 @@ class Run:
     cleaned_at: datetime | None
     time_resumed: datetime | None
     num_resumes: int
+    num_returns: int
     generation: int
     shards_isolated: int
     attempt: int

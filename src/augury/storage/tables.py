@@ -387,6 +387,7 @@ runs = sa.Table(
     sa.Column("generation", sa.Integer, nullable=False, server_default="1"),  # of the manifest
     sa.Column("num_resumes", sa.Integer, nullable=False, server_default="0"),
     _count("shards_isolated"),  # given up because they keep killing or outlasting their workers
+    _count("num_returns"),  # to IN_PROGRESS, by a resume or from NEEDS_ATTENTION
     # of a script run; what the last attempt gave
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Column("exit_code", sa.Integer, nullable=True),

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from augury.jobs.states import TERMINAL, OutcomeState, RunState, WorkState
 from augury.monitoring.audit.check import Check, Finding, differences, shown
-from augury.monitoring.audit.run_pages import AuditedRun, RunPage, lifecycle_states
+from augury.monitoring.audit.run_pages import AuditedRun, RunPage, lifecycle
 
 _PLAN = "plan"
 _SHARD = "shard"
@@ -196,9 +196,9 @@ def _event(page: RunPage) -> Iterator[Finding]:
     for run in page.runs:
         if run.row.time_accepted < page.keys_since:
             continue
-        for state in lifecycle_states(run.row.state):
+        for state, event_id in lifecycle(run.row).items():
             if state not in run.announced:
-                expected = f"its event {run.row.id}:{state} in the ledger or the outbox"
+                expected = f"its event {event_id} in the ledger or the outbox"
                 yield Finding(run.subject, expected, "in neither")
 
 

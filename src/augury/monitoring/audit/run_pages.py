@@ -23,6 +23,7 @@ _PAGE_ROWS = 200
 _PLAN = "plan"
 _SHARD = "shard"
 _HEAVY = ("plan", "manifest", "spec")
+_TOLD = TERMINAL | {RunState.CANCELING, RunState.NEEDS_ATTENTION}
 
 
 @dataclass(frozen=True)
@@ -145,30 +146,28 @@ def _audited(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Aud
             row.number, row.first, row.last, row.results, row.last_done_at
         )
     logs = {row.run_id: LogSum(*row[1:]) for row in connection.execute(_logs(run_ids))}
-    wanted = {(OWN_SOURCE, event_id) for row in rows for event_id in _lifecycle(row).values()}
+    wanted = {(OWN_SOURCE, event_id) for row in rows for event_id in lifecycle(row).values()}
     found = {event_id for _, event_id in arrived(connection, wanted)}
     return [
         AuditedRun(
             row,
             summed.get(row.id, {}),
             logs.get(row.id),
-            frozenset(state for state, event_id in _lifecycle(row).items() if event_id in found),
+            frozenset(state for state, event_id in lifecycle(row).items() if event_id in found),
         )
         for row in rows
     ]
 
 
-def lifecycle_states(state: str) -> list[str]:
-    """States whose event there must be of a run in `state`, as far as that alone tells."""
-    return [RunState.ACCEPTED, *([state] if state in TERMINAL else [])]
+def lifecycle(row: sa.Row[Any]) -> dict[str, str]:
+    """Ids of the events that there must be, by state, as far as the present state tells.
 
-
-def _lifecycle(row: sa.Row[Any]) -> dict[str, str]:
-    """Ids of the events by state; a resumed run says its states anew."""
-    return {
-        state: f"{row.id}:{lifecycle_name(state, row.num_resumes if state in TERMINAL else 0)}"
-        for state in lifecycle_states(row.state)
-    }
+    IN_PROGRESS is absent: a run comes there in three ways, and its row does not say by which.
+    """
+    ids = {str(RunState.ACCEPTED): f"{row.id}:{RunState.ACCEPTED}"}
+    if row.state in _TOLD:
+        ids[row.state] = f"{row.id}:{lifecycle_name(row.state, row.num_returns)}"
+    return ids
 
 
 def _work(run_ids: Sequence[str]) -> sa.Select[Any]:
