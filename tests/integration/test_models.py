@@ -113,15 +113,17 @@ def test_each_change_emits_its_event_once(
         version, _ = registry.register(database, store, name="m", path=path, alias="champion")
     assert _move(database, "m", "champion", 1) is Change.UNCHANGED
     database.transact(lambda connection: registry.delete(database, connection, "m"))
-    registered, moved, deleted = _events(database)
+    registered, moved, gone, deleted = _events(database)
     assert registered["type"] == "augury.model.registered"
     assert registered["data"] == {
         "name": "m", "version": 1, "digest": version.digest, "flavor": "xgboost",
     }  # fmt: skip
     assert moved["type"] == "augury.model.alias_moved"
     assert moved["data"] == {"name": "m", "alias": "champion", "version": 1, "previous": None}
+    assert gone["type"] == "augury.model.alias_deleted"
+    assert gone["data"] == {"name": "m", "alias": "champion", "version": 1}
     assert (deleted["type"], deleted["data"]) == ("augury.model.deleted", {"name": "m"})
-    assert {event["subject"] for event in (registered, moved, deleted)} == {"models/m"}
+    assert {event["subject"] for event in (registered, moved, gone, deleted)} == {"models/m"}
 
 
 def test_an_alias_that_comes_back_is_told_again(

@@ -49,5 +49,6 @@ class EventType(StrEnum):
     SOURCE_UPDATED = "augury.source.updated"  #: id, name, version
     SOURCE_DELETED = "augury.source.deleted"  #: id, name, version
     MODEL_REGISTERED = "augury.model.registered"  #: name, version, digest, flavor
-    MODEL_ALIAS_MOVED = "augury.model.alias_moved"  #: name, alias, version, previous
+    MODEL_ALIAS_MOVED = "augury.model.alias_moved"  #: name, alias, version, previous; null if new
+    MODEL_ALIAS_DELETED = "augury.model.alias_deleted"  #: name, alias, version; its model went
     MODEL_DELETED = "augury.model.deleted"  #: name

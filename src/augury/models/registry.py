@@ -326,15 +326,22 @@ def set_alias(
 def delete(database: Database, connection: sa.Connection, name: str) -> None:
     """Deletes a model with its versions and aliases inside the caller's transaction.
 
-    Runs that are planned already hold what they need, and the artifact stays in the object store.
+    Each alias is told for itself, before the model: whoever follows `champion` need not know that
+    a model takes its aliases along. Runs that are planned already hold what they need, and the
+    artifact stays in the object store.
 
     Raises:
         NotFoundError: no such model.
     """
     model_id = _model_id(connection, name, lock=database)
+    gone = aliases(connection, name)
     for table in (model_aliases, model_versions):
         connection.execute(sa.delete(table).where(table.c.model_id == model_id))
     connection.execute(sa.delete(models).where(models.c.id == model_id))
+    for alias, version in gone.items():
+        data = {"name": name, "alias": alias, "version": version}
+        event_id = f"{model_id}:{alias}:deleted"
+        _emit(database, connection, EventType.MODEL_ALIAS_DELETED, event_id, data)
     _emit(database, connection, EventType.MODEL_DELETED, f"{model_id}:deleted", {"name": name})
 
 
