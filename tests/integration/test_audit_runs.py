@@ -283,7 +283,7 @@ def test_a_healthy_world_has_no_violation(world: ScoredWorld) -> None:
         "job_artifact",
     }
     idle |= {"archive_range", "archive_file", "archive_content", "archive_law", "archive_replay"}
-    idle |= {"replay_outcome", "replay_epoch", "replay_state"}
+    idle |= {"replay_outcome", "replay_epoch", "replay_state", "replay_event"}
     unused = {name for name, count in report.checked.items() if not count}
     assert {name for name in unused if not name.startswith(("group_", "effect_"))} == idle
 

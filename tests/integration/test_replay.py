@@ -342,6 +342,14 @@ def test_audit_names_an_outcome_of_no_replay(small: ReplayWorld) -> None:
     assert small.broken() == {"replay_epoch"}
 
 
+@pytest.mark.parametrize("what", ["created", "done"])
+def test_audit_names_an_end_that_nobody_was_told(small: ReplayWorld, what: str) -> None:
+    _replayed(small)
+    told = tables.outbox.c.event_id == f"replay:again:{what}:0"
+    small.change(sa.delete(tables.outbox).where(told))
+    assert small.broken() == {"replay_event"}
+
+
 def test_audit_names_progress_that_is_none(small: ReplayWorld) -> None:
     _replayed(small)
     small.change(sa.update(tables.replays).values(position=1))

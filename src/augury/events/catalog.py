@@ -52,3 +52,8 @@ class EventType(StrEnum):
     MODEL_ALIAS_MOVED = "augury.model.alias_moved"  #: name, alias, version, previous; null if new
     MODEL_ALIAS_DELETED = "augury.model.alias_deleted"  #: name, alias, version; its model went
     MODEL_DELETED = "augury.model.deleted"  #: name
+
+    REPLAY_CREATED = "augury.replay.created"  #: id, rule_id, rule_version, model, state, num_*
+    REPLAY_RESUMED = "augury.replay.resumed"  #: as created: it was canceled, and goes on
+    REPLAY_DONE = "augury.replay.done"  #: as created
+    REPLAY_CANCELED = "augury.replay.canceled"  #: as created

@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from augury import clock, ids
+from augury.bus.outbox import emit
 from augury.errors import ConflictError, InvalidError, NotFoundError
+from augury.events.catalog import OWN_SOURCE, EventType
+from augury.events.envelope import new_event
 from augury.models import registry
 from augury.resources import store
 from augury.resources.store import Kind
@@ -38,6 +41,11 @@ if TYPE_CHECKING:
 
 _EPOCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 
+# what its events tell of it
+_TOLD = (
+    *("id", "rule_id", "rule_version", "model", "state"),
+    *("num_events", "num_matched", "num_outcomes"),
+)
 _TAKEN = (LIVE_EPOCH, SILENCE_EPOCH)  # epochs that are no replays
 
 
@@ -62,6 +70,7 @@ class Replay:
         num_events: events in the time that were looked at.
         num_matched: those that the rule matches.
         num_outcomes: outcomes written in this epoch.
+        num_resumes: how often it went on after it was canceled.
         last_error: why it does not go on at the moment; None: it does.
     """
 
@@ -77,6 +86,7 @@ class Replay:
     num_events: int
     num_matched: int
     num_outcomes: int
+    num_resumes: int
     last_error: str | None
     created_at: datetime
     updated_at: datetime
@@ -144,18 +154,42 @@ def start_replay(
     found = get_replay(connection, epoch)
     if not inserted:
         _check_same(found, row)
+    else:
+        _tell(database, connection, EventType.REPLAY_CREATED, found)
     if found.state is ReplayState.CANCELED:
-        _resume(connection, epoch)
+        _resume(database, connection, epoch)
         found = get_replay(connection, epoch)
     return found, bool(inserted)
 
 
-def _resume(connection: sa.Connection, replay_id: str) -> None:
-    connection.execute(
+def _resume(database: Database, connection: sa.Connection, replay_id: str) -> None:
+    """Lets a canceled one go on; of two that ask at once one does, and tells."""
+    changed = connection.execute(
         sa.update(replays)
         .where(replays.c.id == replay_id, replays.c.state == ReplayState.CANCELED)
-        .values(state=ReplayState.RUNNING, updated_at=clock.utc_now(), finished_at=None)
-    )
+        .values(
+            state=ReplayState.RUNNING,
+            num_resumes=replays.c.num_resumes + 1,
+            updated_at=clock.utc_now(),
+            finished_at=None,
+        )
+        .returning(replays)
+    ).one_or_none()
+    if changed is not None:
+        _tell(database, connection, EventType.REPLAY_RESUMED, _replay(changed))
+
+
+def _tell(
+    database: Database, connection: sa.Connection, event_type: EventType, replay: Replay
+) -> None:
+    """Emits what became of a replay, in the transaction that made it so."""
+    data = {name: getattr(replay, name) for name in _TOLD}
+    subject = f"replays/{replay.id}"
+    # each happens at most once between two resumes; the prefix keeps epochs, which people name,
+    # apart from the ids of runs and resources
+    event_id = f"replay:{replay.id}:{event_type.rpartition('.')[2]}:{replay.num_resumes}"
+    event = new_event(event_type, data, source=OWN_SOURCE, subject=subject, event_id=event_id)
+    emit(database, connection, [event])
 
 
 def _pinned(connection: sa.Connection, model: str | None) -> str | None:
@@ -241,6 +275,8 @@ def cancel_replay(database: Database, connection: sa.Connection, replay_id: str)
             .where(replays.c.id == replay_id)
             .values(state=ReplayState.CANCELED, updated_at=now, finished_at=now)
         )
+        canceled = get_replay(connection, replay_id)
+        _tell(database, connection, EventType.REPLAY_CANCELED, canceled)
     return get_replay(connection, replay_id)
 
 
@@ -325,6 +361,9 @@ def _write(database: Database, connection: sa.Connection, step: _Step) -> Counte
             finished_at=now if is_done else None,
         )
     )
+    if is_done:
+        done = get_replay(connection, replay.id)
+        _tell(database, connection, EventType.REPLAY_DONE, done)
     return started
 
 

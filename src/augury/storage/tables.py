@@ -253,6 +253,7 @@ replays = sa.Table(
     _count("num_events"),
     _count("num_matched"),
     _count("num_outcomes"),
+    _count("num_resumes"),  # went on after it was canceled
     sa.Column("last_error", sa.Text, nullable=True),  # why it does not go on, if it does not
     _at("created_at"),
     _at("updated_at"),
@@ -386,8 +387,8 @@ runs = sa.Table(
     _at("time_resumed", nullable=True),
     sa.Column("generation", sa.Integer, nullable=False, server_default="1"),  # of the manifest
     sa.Column("num_resumes", sa.Integer, nullable=False, server_default="0"),
-    _count("shards_isolated"),  # given up because they keep killing or outlasting their workers
     _count("num_returns"),  # to IN_PROGRESS, by a resume or from NEEDS_ATTENTION
+    _count("shards_isolated"),  # given up because they keep killing or outlasting their workers
     # of a script run; what the last attempt gave
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Column("exit_code", sa.Integer, nullable=True),

@@ -269,7 +269,7 @@ class _Audit:
             self._on_progress("runs", done, total)
 
     def _ranges(self) -> None:
-        replayed = replays_and_epochs(self._database)
+        replayed = replays_and_epochs(self._database, keys_since=self._keys_since)
         self._tally.run(REPLAY_CHECKS, replayed, len(replayed.replays))
         ranges = archive_ranges(self._database)
         self._tally.run(RANGE_CHECKS, ranges, len(ranges.rows))

@@ -1,13 +1,18 @@
-"""Law 1 for replays: each event that a replay has passed has its outcomes in that epoch."""
+"""Law 1 for replays: each event that a replay has passed has its outcomes in that epoch.
+
+And what became of a replay is an event, as for everything else.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from augury.events.catalog import OWN_SOURCE
+from augury.monitoring.audit.arrived import arrived
 from augury.monitoring.audit.check import Check, Finding
 from augury.monitoring.audit.event_pages import EventPage
 from augury.monitoring.audit.replays import (
@@ -19,6 +24,8 @@ from augury.monitoring.audit.replays import (
 from augury.storage.tables import outcomes
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from augury.storage.database import Database
 
 _NO_REPLAYS = (LIVE_EPOCH, "silence")
@@ -28,17 +35,40 @@ _STATES = (_RUNNING, _DONE, "CANCELED")
 
 @dataclass(frozen=True)
 class Replays:
-    """All replays, and every epoch that the ledger's outcomes name beside the live one."""
+    """All replays, and every epoch that the ledger's outcomes name beside the live one.
+
+    Attributes:
+        untold: (replay's id, event's id) of each event that there must be and that neither the
+            ledger, its dead letters nor the outbox has.
+    """
 
     replays: Sequence[AuditedReplay]
     epochs: Sequence[str]
+    untold: Sequence[tuple[str, str]]
 
 
-def replays_and_epochs(database: Database) -> Replays:
-    """Both in one snapshot."""
+def replays_and_epochs(database: Database, *, keys_since: datetime) -> Replays:
+    """All in one snapshot; events of replays older than `keys_since` may have been forgotten."""
     with database.read() as connection:
         select = sa.select(outcomes.c.epoch).where(outcomes.c.epoch.not_in(_NO_REPLAYS)).distinct()
-        return Replays(audited_replays(connection), connection.scalars(select).all())
+        audited = audited_replays(connection)
+        recent = [replay.row for replay in audited if replay.row.created_at >= keys_since]
+        return Replays(audited, connection.scalars(select).all(), _untold(connection, recent))
+
+
+def _untold(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> Sequence[tuple[str, str]]:
+    wanted = [(row.id, event_id) for row in rows for event_id in _told(row)]
+    found = arrived(connection, {(OWN_SOURCE, event_id) for _, event_id in wanted})
+    return [each for each in wanted if (OWN_SOURCE, each[1]) not in found]
+
+
+def _told(row: sa.Row[Any]) -> Iterator[str]:
+    """Ids of the events that there must be of a replay, as far as its present row tells."""
+    yield f"replay:{row.id}:created:0"
+    if row.num_resumes:
+        yield f"replay:{row.id}:resumed:{row.num_resumes}"
+    if row.state != _RUNNING:
+        yield f"replay:{row.id}:{row.state.lower()}:{row.num_resumes}"
 
 
 def _outcome(page: EventPage) -> Iterator[Finding]:
@@ -68,6 +98,12 @@ def _state(found: Replays) -> Iterator[Finding]:
             yield Finding(subject, f"{row.state} to fit", f"finished_at={row.finished_at}")
 
 
+def _event(found: Replays) -> Iterator[Finding]:
+    for replay_id, event_id in found.untold:
+        expected = f"its event {event_id} in the ledger or the outbox"
+        yield Finding(f"replay {replay_id}", expected, "in neither")
+
+
 _DECIDE_AGAIN = (
     "see what the rule should have made of this event (`augury explain POSITION RULE`); start the "
     "missing run by hand or delete the one too many, and report a bug"
@@ -83,4 +119,10 @@ REPLAYED_CHECKS: tuple[Check[EventPage], ...] = (
 REPLAY_CHECKS: tuple[Check[Replays], ...] = (
     Check(name="replay_epoch", examine=_epoch, advice=_RESTORE),
     Check(name="replay_state", examine=_state, advice=_RESTORE),
+    Check(
+        name="replay_event",
+        examine=_event,
+        advice="rules that wait for this event were never asked: see that nobody empties the "
+        "outbox, and start by hand what should have followed",
+    ),
 )
